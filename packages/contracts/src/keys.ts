@@ -1,0 +1,23 @@
+/** Keys of the key-value buckets. */
+import { subjectToken } from './subjects.ts';
+
+export function podKey(node: string, podUid: string): string {
+  return `${subjectToken(node)}.${subjectToken(podUid)}`;
+}
+
+/** Address as one token: dots become '-', IPv6 is given in its canonical text with ':' as '-'. */
+export function addressKey(ip: string): string {
+  return ip.toLowerCase().replaceAll(/[.:]/g, '-');
+}
+
+export function nodeKey(node: string): string {
+  return subjectToken(node);
+}
+
+export function enricherMemberKey(enricher: string): string {
+  return `member.${subjectToken(enricher)}`;
+}
+
+export function enricherCursorKey(node: string): string {
+  return `cursor.${subjectToken(node)}`;
+}

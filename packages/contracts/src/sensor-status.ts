@@ -1,0 +1,30 @@
+/** What a sensor reports of itself in KV `sensors`. */
+export interface HookStatus {
+  /** As in bpf/programs: `sched_process_exec`. */
+  hook: string;
+  program: string;
+  attached: boolean;
+  error?: string | undefined;
+}
+
+export interface SensorStatus {
+  node: string;
+  boot: string;
+  version: string;
+  kernel: string;
+  /** RFC 3339. */
+  startedAt: string;
+  /** RFC 3339; a sensor reports at least every SENSOR_STATUS_INTERVAL_MS. */
+  reportedAt: string;
+  hooks: HookStatus[];
+  /** Since the sensor started. */
+  events: number;
+  lastSequence: number;
+  /** Events lost since the sensor started, by reason (LossReason without its prefix, lower case). */
+  lost: Record<string, number>;
+  spool: { bytes: number; batches: number; maxBytes: number };
+  /** Plays a capture: its events are recorded ones. */
+  recorded: boolean;
+}
+
+export const SENSOR_STATUS_INTERVAL_MS = 5_000;

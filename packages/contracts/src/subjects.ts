@@ -1,0 +1,72 @@
+/** Subjects of the streams, and names made safe as one subject token. */
+import { kindName } from './kinds.ts';
+
+export const RAW_PREFIX = 'tidegate.raw';
+export const EVENTS_PREFIX = 'tidegate.events';
+export const DEAD_LETTER_PREFIX = 'tidegate.deadletter';
+
+/** Namespace token of processes outside containers; the workload token is then the node's. */
+export const HOST_NAMESPACE = '_host';
+/** Namespace token of containers outside Kubernetes, and of pods not resolved in time; the workload token is then the container's name or id. */
+export const NO_NAMESPACE = '_none';
+
+/** Letters, digits and '-' stay, '.' becomes '_' (no Kubernetes name holds one), the rest %XX of its UTF-8. So distinct names stay distinct. */
+export function subjectToken(name: string): string {
+  if (/^[A-Za-z0-9-]+$/.test(name)) return name;
+  if (name === '') return '%';
+  let token = '';
+  for (const byte of Buffer.from(name)) {
+    const char = String.fromCharCode(byte);
+    if (/[A-Za-z0-9-]/.test(char)) token += char;
+    else if (char === '.') token += '_';
+    else token += `%${byte.toString(16).toUpperCase().padStart(2, '0')}`;
+  }
+  return token;
+}
+
+/** The name a token was made of. */
+export function tokenName(token: string): string {
+  if (token === '%') return '';
+  const bytes: number[] = [];
+  for (let i = 0; i < token.length; i++) {
+    if (token[i] === '%') {
+      bytes.push(parseInt(token.slice(i + 1, i + 3), 16));
+      i += 2;
+    } else bytes.push(token[i] === '_' ? 0x2e : token.charCodeAt(i));
+  }
+  return Buffer.from(bytes).toString();
+}
+
+/** Where a node's sensor publishes. */
+export function rawSubject(node: string): string {
+  return `${RAW_PREFIX}.${subjectToken(node)}`;
+}
+
+/**
+ * Where an event is published once enriched.
+ * @param namespace a Kubernetes namespace, HOST_NAMESPACE or NO_NAMESPACE
+ * @param workload name of the workload, node or container
+ */
+export function eventSubject(kind: number, namespace: string, workload: string): string {
+  const namespaceToken = namespace === HOST_NAMESPACE || namespace === NO_NAMESPACE ? namespace : subjectToken(namespace);
+  return `${EVENTS_PREFIX}.${kindName(kind)}.${namespaceToken}.${subjectToken(workload)}`;
+}
+
+/** Subject filter of EVENTS; what is left out matches all. */
+export function eventFilter(filter: { kind?: string | undefined; namespace?: string | undefined; workload?: string | undefined }): string {
+  const namespace =
+    filter.namespace === undefined || filter.namespace === HOST_NAMESPACE || filter.namespace === NO_NAMESPACE
+      ? filter.namespace
+      : subjectToken(filter.namespace);
+  const workload = filter.workload === undefined ? undefined : subjectToken(filter.workload);
+  return `${EVENTS_PREFIX}.${filter.kind ?? '*'}.${namespace ?? '*'}.${workload ?? '*'}`;
+}
+
+/** The parts of an EVENTS subject; undefined when it is none. */
+export function parseEventSubject(subject: string): { kind: string; namespace: string; workload: string } | undefined {
+  const [prefix, events, kind, namespace, workload, ...rest] = subject.split('.');
+  if (`${prefix}.${events}` !== EVENTS_PREFIX || kind === undefined || namespace === undefined || workload === undefined || rest.length > 0)
+    return undefined;
+  const isReserved = namespace === HOST_NAMESPACE || namespace === NO_NAMESPACE;
+  return { kind, namespace: isReserved ? namespace : tokenName(namespace), workload: tokenName(workload) };
+}
