@@ -73,7 +73,8 @@ export class WireCursor {
   /** Length of a length-delimited field whose tag was just read; checked against the end. */
   length(): number {
     const length = this.varint();
-    if (length > this.end - this.offset) throw new BatchError(`field of ${length} bytes, but ${this.end - this.offset} are left`, this.offset);
+    if (length > this.end - this.offset)
+      throw new BatchError(`field of ${length} bytes, but ${this.end - this.offset} are left`, this.offset);
     return length;
   }
 

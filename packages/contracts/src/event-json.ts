@@ -4,16 +4,7 @@
  */
 import { HOST_NAMESPACE } from './subjects.ts';
 import { kindName } from './kinds.ts';
-import {
-  Event,
-  LossReason,
-  ProcessOrigin,
-  type Container,
-  type Destination,
-  type EventBatch,
-  type Pod,
-  type Process,
-} from './schema.ts';
+import { Event, LossReason, ProcessOrigin, type Container, type Destination, type EventBatch, type Pod, type Process } from './schema.ts';
 
 export interface ProcessJson {
   exec_id: string;
@@ -159,9 +150,9 @@ export function createEventReader(batch: EventBatch, place: EventPlace = { names
       ...(event.tid ? { tid: event.tid } : {}),
       ...(process ? sharedOf(process) : {}),
     };
-    const detail = Event.toObject(event as Event & InstanceType<typeof Event>, { longs: Number, enums: String, bytes: String })[detailName(event)] as
-      | Record<string, unknown>
-      | undefined;
+    const detail = Event.toObject(event as Event & InstanceType<typeof Event>, { longs: Number, enums: String, bytes: String })[
+      detailName(event)
+    ] as Record<string, unknown> | undefined;
     if (detail) {
       json[kind] = snakeCased(detail);
       if (kind === 'loss') (json[kind] as { reason?: string }).reason = lossReasonName(event.loss?.reason ?? 0);
@@ -227,7 +218,9 @@ function processJson(process: Process, processes: ReadonlyMap<number, Process>, 
     binary: process.binary ?? '',
     arguments: process.arguments ?? [],
     ...(process.argumentsTruncated ? { arguments_truncated: true } : {}),
-    ...(process.rawArguments && process.rawArguments.length > 0 ? { raw_arguments: Buffer.from(process.rawArguments).toString('base64') } : {}),
+    ...(process.rawArguments && process.rawArguments.length > 0
+      ? { raw_arguments: Buffer.from(process.rawArguments).toString('base64') }
+      : {}),
     cwd: process.cwd ?? '',
     start_time: wallTime(wallOffsetNs, process.startKtimeNs ?? 0),
     origin: ((ProcessOrigin as Record<number, string>)[process.origin ?? 0] ?? 'UNKNOWN').replace('PROCESS_ORIGIN_', '').toLowerCase(),
@@ -288,4 +281,3 @@ function snakeCased(value: object): Record<string, unknown> {
     ]),
   );
 }
-

@@ -1,0 +1,54 @@
+/**
+ * Everything that has to hold before a commit lands: lint, format, types of the tests, then every test file. Arguments narrow the test files: `npm test -- enricher` runs
+ * those whose path contains one of them (and skips lint). The closing line counts tests.
+ */
+import { spawnSync } from 'node:child_process';
+import { globSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { run } from 'node:test';
+import { spec } from 'node:test/reporters';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
+const BIN = join(ROOT, 'node_modules', '.bin');
+/** A test that takes longer hangs. */
+const TEST_TIMEOUT_MS = 10 * 60_000;
+
+process.chdir(ROOT);
+process.env.PATH = `${BIN}:${process.env.PATH}`;
+const wanted = process.argv.slice(2);
+const files = globSync('{packages,services}/*/test/**/*.test.ts')
+  .concat(globSync('{native,scripts,loadtest}/test/**/*.test.{ts,js}'))
+  .filter(file => wanted.length === 0 || wanted.some(part => file.includes(part)))
+  .sort();
+if (files.length === 0) {
+  process.stderr.write(`no test file has a path with ${wanted.join(' or ')}\n`);
+  process.exit(1);
+}
+
+const checks = [
+  ['eslint', ['.']],
+  ['prettier', ['--check', '--log-level=warn', '.']],
+  ['tsc', ['-p', 'tsconfig.test.json']],
+];
+const failedChecks =
+  wanted.length > 0 ? [] : checks.filter(([command, args]) => spawnSync(join(BIN, command), args, { stdio: 'inherit' }).status !== 0);
+
+// One file at a time: they share one kernel, two cores and the machine's network.
+const counts = { passed: 0, failed: 0, skipped: 0 };
+const stream = run({ files, concurrency: 1, timeout: TEST_TIMEOUT_MS });
+stream.on('test:pass', test => {
+  if (test.details.type === 'suite') return;
+  if (test.skip === undefined && test.todo === undefined) counts.passed++;
+  else counts.skipped++;
+});
+stream.on('test:fail', test => {
+  if (test.details.type !== 'suite') counts.failed++;
+});
+stream.compose(new spec()).pipe(process.stdout);
+await new Promise(resolve => stream.on('end', resolve));
+await new Promise(resolve => setImmediate(resolve));
+
+for (const [command] of failedChecks) console.log(`check failed: ${command}`);
+console.log(`${counts.passed} passed, ${counts.failed + failedChecks.length} failed, ${counts.skipped} skipped`);
+process.exit(counts.failed + failedChecks.length === 0 ? 0 : 1);
