@@ -1,0 +1,32 @@
+/** `npm run bench -- <name>`: runs benchmarks, one after the other. */
+import { join } from 'node:path';
+import { createReport, type Report } from './report.ts';
+
+/** Each benchmark, loaded when it runs: some need root and a kernel with BTF. */
+const BENCHES: Record<string, { what: string; load: () => Promise<{ run: (report: Report) => Promise<void> }> }> = {
+  sensor: { what: 'kernel to encoded batch, one core: storm, exec storm, connection storm', load: () => import('./sensor.ts') },
+  enricher: { what: 'splicing batches by subject, one core, against decode + encode', load: () => import('./enricher.ts') },
+  pipeline: { what: 'kernel to durable EVENTS with all processes, 1, 100 and 1,000 subjects, audited', load: () => import('./pipeline.ts') },
+  latency: { what: 'kernel to WebSocket client at 10,000 events/s', load: () => import('./latency.ts') },
+  footprint: { what: 'memory of each process at rest and under load', load: () => import('./footprint.ts') },
+  overhead: { what: 'cost to a workload: fork + exec loop, redis-benchmark', load: () => import('./overhead.ts') },
+};
+
+const RESULTS_DIRECTORY = join(import.meta.dirname, '..', 'results');
+
+const names = process.argv.slice(2);
+const unknown = names.filter(name => name !== 'all' && !(name in BENCHES));
+if (names.length === 0 || unknown.length > 0) {
+  const list = Object.entries(BENCHES).map(([name, bench]) => `  ${name.padEnd(10)} ${bench.what}`);
+  console.error(`${unknown.length > 0 ? `unknown benchmark: ${unknown.join(', ')}\n` : ''}usage: npm run bench -- <name>... | all\n${list.join('\n')}`);
+  process.exit(unknown.length > 0 ? 2 : 0);
+}
+
+let isGood = true;
+for (const name of names.includes('all') ? Object.keys(BENCHES) : names) {
+  const bench = await BENCHES[name]!.load();
+  const report = createReport(name, RESULTS_DIRECTORY);
+  await bench.run(report);
+  isGood = report.finish() && isGood;
+}
+process.exit(isGood ? 0 : 1);
