@@ -17,6 +17,12 @@ export const ErrorCatalogue = {
   SPOOL_CORRUPT: 'A spool segment holds bytes that are not a spool entry.',
   SENSOR_UNSUPPORTED: 'This machine lacks something the kernel sensor needs; the message says what.',
   INVALID_ARGUMENT: 'A value handed to a function or command is malformed.',
+  AUDIT_TOO_SCATTERED: 'Sequence numbers or loss events are too many or too far apart to be audited in bounded memory.',
+  CAPTURE_CORRUPT: 'A capture file is not one, ends too soon, or holds an entry that is damaged.',
+  API_UNREACHABLE: 'The API did not answer at its address.',
+  API_REFUSED: 'The API answered with an error.',
+  ALREADY_RUNNING: 'Tidegate runs from this data folder already.',
+  PORT_TAKEN: 'Another program listens on a port that is needed.',
   TIMEOUT: 'Something awaited did not happen in time.',
 } as const;
 
