@@ -151,7 +151,8 @@ enum tg_ring { TG_RING_LIFECYCLE = 0, TG_RING_DATA = 1, TG_RINGS = 2 };
 struct tg_counters {
 	__u64 submitted[TG_RINGS];
 	__u64 lost_by_kind[TG_KIND_MAX]; /* reserve failed: an event is lost */
-	__u64 lost_fork, lost_cgroup; /* table records lost: no event, but ancestry may have a hole */
+	__u64 lost_fork; /* fork and hidden lifecycle records lost: no event, but ancestry may have a hole */
+	__u64 lost_cgroup;
 	__u64 filtered_by_kind[TG_KIND_MAX];
 };
 
@@ -169,5 +170,19 @@ struct tg_filters {
 	__u32 pad;
 };
 _Static_assert(sizeof(struct tg_filters) == 16, "tg_filters layout");
+
+/* Value (__u32) of every entry of the four sets: which of the two lists the member is in. */
+enum tg_filter_member {
+	TG_MEMBER_ALLOW = 1 << 0,
+	TG_MEMBER_DENY = 1 << 1,
+};
+
+/* Key of filter_binaries. The most specific prefix decides alone, so user space gives an entry the bits of every shorter prefix it extends. */
+#define TG_BINARY_PREFIX_MAX 256 /* the kernel's own bound on trie keys */
+struct tg_binary_prefix {
+	__u32 bits; /* length of the prefix, bits */
+	char path[TG_BINARY_PREFIX_MAX];
+};
+_Static_assert(sizeof(struct tg_binary_prefix) == 4 + TG_BINARY_PREFIX_MAX, "tg_binary_prefix layout");
 
 #endif

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0 OR Apache-2.0
+/*
+ * Hook: tp_btf/sched_process_exit. The end of every process: of its last thread, whichever that is, with the status its parent will get from
+ * wait(2).
+ * From 5.10. Before 6.16 two threads that end at the same moment on two CPUs may both look like the last; the reader ignores the second
+ * record of a process. Enforces nothing.
+ */
+#include "filter.h"
+
+#define EXIT_THREADS_MAX 64 /* threads that ended but are not yet reaped: their CPU time is not in the group's sum yet */
+
+struct cpu_time {
+	__u64 user_ns, system_ns; /* sampled at ticks */
+	__u64 total_ns; /* exact */
+};
+
+static __always_inline void add_thread(struct cpu_time *time, struct task_struct *thread)
+{
+	time->user_ns += BPF_CORE_READ(thread, utime);
+	time->system_ns += BPF_CORE_READ(thread, stime);
+	time->total_ns += BPF_CORE_READ(thread, se.sum_exec_runtime);
+}
+
+static __noinline void group_cpu_time(struct cpu_time *time, struct task_struct *task, struct signal_struct *signal)
+{
+	struct list_head *head = (void *)signal + bpf_core_field_offset(struct signal_struct, thread_head);
+	struct list_head *node = head;
+
+	time->user_ns = BPF_CORE_READ(signal, utime);
+	time->system_ns = BPF_CORE_READ(signal, stime);
+	time->total_ns = BPF_CORE_READ(signal, sum_sched_runtime);
+	if (BPF_CORE_READ(signal, nr_threads) == 1) {
+		add_thread(time, task);
+		return;
+	}
+	for (int i = 0; i < EXIT_THREADS_MAX; i++) {
+		node = BPF_CORE_READ(node, next);
+		if (!node || node == head)
+			return;
+		add_thread(time, (void *)node - bpf_core_field_offset(struct task_struct, thread_node));
+	}
+}
+
+/* Divides the exact total as the samples divide it, like the kernel's cputime_adjust() does for getrusage(2) and /proc. */
+static __always_inline void divide_cpu_time(struct tg_exit *record, const struct cpu_time *time)
+{
+	__u64 system = time->system_ns, sampled = time->user_ns + time->system_ns, total = time->total_ns;
+
+	if (!system) {
+		record->user_ns = total;
+		return;
+	}
+	/* Scaled so that the product of both fits 64 bits. */
+	for (int shift = 0; shift < 32 && ((sampled | total) >> 32); shift++) {
+		sampled >>= 1;
+		system >>= 1;
+		total >>= 1;
+	}
+	system = sampled ? system * total / sampled : 0;
+	record->system_ns = system;
+	record->user_ns = time->total_ns - system;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(sched_process_exit, struct task_struct *task)
+{
+	struct signal_struct *signal = task->signal;
+	struct tg_filters *wanted = tg_filters();
+	struct tg_subject subject;
+	struct tg_exit *record;
+	struct cpu_time time;
+	__u32 flags = 0;
+
+	if (bpf_core_field_exists(((struct trace_event_raw_sched_process_exit *)0)->group_dead)) {
+		if (!ctx[1])
+			return 0;
+	} else if (signal->live.counter != 0) {
+		return 0;
+	}
+	if (!wanted)
+		return 0;
+	if (task->flags & PF_KTHREAD) {
+		flags = TG_FLAG_HIDDEN;
+	} else {
+		tg_process_subject(&subject, wanted, task);
+		if (!tg_passes(wanted, TG_RECORD_EXIT, &subject))
+			flags = TG_FLAG_HIDDEN;
+	}
+	record = tg_reserve(TG_RING_LIFECYCLE, sizeof(*record), TG_RECORD_EXIT, flags);
+	if (!record)
+		return 0;
+	tg_process_header(&record->header, task);
+	record->status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : task->group_leader->exit_code;
+	record->pad = 0;
+	group_cpu_time(&time, task, signal);
+	divide_cpu_time(record, &time);
+	tg_submit(TG_RING_LIFECYCLE, record);
+	return 0;
+}
