@@ -276,13 +276,13 @@ struct sock_common {
 	__u16 skc_num;
 	unsigned short skc_family;
 	unsigned char skc_state;
+	unsigned long skc_flags;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
 };
 
 struct sock {
 	struct sock_common __sk_common;
-	unsigned long sk_flags;
 	__u16 sk_protocol;
 	int sk_err, sk_err_soft;
 	__u32 sk_max_ack_backlog;
