@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "batch.h"
+
+#include <zstd.h>
+
+#include <algorithm>
+#include <new>
+
+#include "event_encoder.h"
+
+namespace tidegate {
+namespace {
+
+// Field numbers of EventBatch.
+enum BatchField : uint32_t { NODE = 1, BOOT = 2, BATCH = 3, WALL_OFFSET_NS = 4, CONTAINERS = 6, PROCESSES = 7 };
+
+}  // namespace
+
+uint32_t Batch::add_process(Process& process, std::string_view full_image) {
+  if (holds(process)) return process.batch_id;
+  chain_.clear();
+  uint32_t parent_id = 0;
+  size_t bytes = 0;
+  for (Process* next = &process; next != nullptr; next = processes_.get(next->parent)) {
+    if (holds(*next)) {
+      parent_id = next->batch_id;
+      break;
+    }
+    bytes += next->image ? next->image->brief.size() : 0;
+    if (chain_.size() > ANCESTORS_MAX || bytes > ANCESTORS_MAX_BYTES) break;
+    chain_.push_back(next);
+  }
+  // From the oldest ancestor down, so that an entry's parent always stands before it.
+  for (auto next = chain_.rbegin(); next != chain_.rend(); ++next) {
+    const bool full = *next == &process && !full_image.empty();
+    const std::string_view brief = (*next)->image ? std::string_view((*next)->image->brief) : std::string_view();
+    encode_process(**next, parent_id, full ? full_image : brief);
+    parent_id = (*next)->batch_id;
+  }
+  return process.batch_id;
+}
+
+void Batch::encode_process(Process& process, uint32_t parent_id, std::string_view image) {
+  process.batch_stamp = stamp_;
+  process.batch_id = ++last_process_;
+  added_processes_.push_back(ProcessTable::ref(process));
+  const uint32_t container_id = add_container(process.cgroup_id);
+
+  ProtobufWriter& out = process_bytes_;
+  const size_t body = out.open(BatchField::PROCESSES);
+  out.varint(1, process.batch_id);
+  out.varint(2, parent_id);
+  out.varint(3, container_id);
+  out.bytes(4, exec_id(node_, process.key));
+  out.varint(5, process.key.pid);
+  out.varint(6, process.uid);
+  out.raw(image);
+  out.varint(12, process.key.start_ktime_ns);
+  out.varint(13, static_cast<uint32_t>(process.origin));
+  out.varint(15, process.entered);
+  out.close(body);
+}
+
+uint32_t Batch::add_container(uint64_t cgroup_id) {
+  const std::shared_ptr<Container> container = cgroups_.container(cgroup_id);
+  if (container == nullptr) return 0;
+  if (container->batch_stamp == stamp_) return container->batch_id;
+  container->batch_stamp = stamp_;
+  container->batch_id = ++last_container_;
+  added_containers_.push_back(container);
+
+  const ContainerIdentity& identity = container->identity;
+  ProtobufWriter& out = container_bytes_;
+  const size_t body = out.open(BatchField::CONTAINERS);
+  out.varint(1, container->batch_id);
+  out.bytes(2, identity.container_id);
+  out.bytes(3, identity.pod_uid);
+  out.bytes(4, identity.runtime);
+  out.varint(5, container->cgroup_id != 0 ? container->cgroup_id : cgroup_id);
+  out.bytes(6, identity.path);
+  out.close(body);
+  return container->batch_id;
+}
+
+void Batch::count_event(uint64_t first_sequence, uint64_t last_sequence, uint64_t now_ns) {
+  if (events_++ == 0) {
+    opened_ns_ = now_ns;
+    first_sequence_ = first_sequence;
+  }
+  first_sequence_ = std::min(first_sequence_, first_sequence);
+  last_sequence_ = last_sequence;
+}
+
+Batch::Mark Batch::mark() {
+  added_processes_.clear();
+  added_containers_.clear();
+  return {container_bytes_.size(), process_bytes_.size(), event_bytes_.size(), last_container_, last_process_};
+}
+
+void Batch::rollback(const Mark& mark) {
+  for (const ProcessRef added : added_processes_) {
+    if (Process* const process = processes_.get(added)) process->batch_stamp = 0;
+  }
+  for (const std::shared_ptr<Container>& added : added_containers_) added->batch_stamp = 0;
+  container_bytes_.truncate(mark.containers);
+  process_bytes_.truncate(mark.processes);
+  event_bytes_.truncate(mark.events);
+  last_container_ = mark.last_container;
+  last_process_ = mark.last_process;
+}
+
+std::unique_ptr<SealedBatch> Batch::seal(uint64_t number, int64_t wall_offset_ns) {
+  ProtobufWriter head;
+  head.bytes(BatchField::NODE, node_);
+  head.bytes(BatchField::BOOT, boot_);
+  head.varint(BatchField::BATCH, number);
+  head.varint(BatchField::WALL_OFFSET_NS, static_cast<uint64_t>(wall_offset_ns));
+
+  auto sealed = std::make_unique<SealedBatch>();
+  sealed->size = head.size() + size();
+  sealed->plain_size = sealed->size;
+  sealed->payload.reset(new uint8_t[sealed->size]);
+  uint8_t* at = sealed->payload.get();
+  for (const ProtobufWriter* part : {&head, &container_bytes_, &process_bytes_, &event_bytes_}) {
+    at = std::copy(part->view().begin(), part->view().end(), at);
+  }
+  sealed->number = number;
+  sealed->events = events_;
+  sealed->first_sequence = first_sequence_;
+  sealed->last_sequence = last_sequence_;
+
+  container_bytes_.clear();
+  process_bytes_.clear();
+  event_bytes_.clear();
+  stamp_++;
+  events_ = 0;
+  last_process_ = last_container_ = 0;
+  return sealed;
+}
+
+Compressor::Compressor() : context_(ZSTD_createCCtx()) {
+  if (context_ == nullptr) throw std::bad_alloc();
+}
+
+Compressor::~Compressor() { ZSTD_freeCCtx(context_); }
+
+void Compressor::compress(SealedBatch& batch) {
+  if (batch.size < WORTH_IT_BYTES) return;
+  const size_t bound = ZSTD_compressBound(batch.size);
+  std::unique_ptr<uint8_t[]> packed(new uint8_t[bound]);
+  const size_t size = ZSTD_compressCCtx(context_, packed.get(), bound, batch.payload.get(), batch.size, 1);
+  if (ZSTD_isError(size) || size > batch.size / 10 * 9) return;
+  batch.payload.reset(new uint8_t[size]);
+  std::copy_n(packed.get(), size, batch.payload.get());
+  batch.size = size;
+  batch.zstd = true;
+}
+
+}  // namespace tidegate

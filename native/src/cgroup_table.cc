@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cgroup_table.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+
+namespace tidegate {
+namespace {
+
+constexpr int FILEID_KERNFS = 0xfe;  // enum fid_type of linux/exportfs.h: the handle is the 64-bit id
+constexpr size_t DEPTH_MAX = 64;
+
+}  // namespace
+
+CgroupTable::CgroupTable(std::string root) : root_(std::move(root)), root_fd_(open(root_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {}
+
+CgroupTable::~CgroupTable() {
+  if (root_fd_ >= 0) close(root_fd_);
+}
+
+void CgroupTable::walk() {
+  const int directory = root_fd_ < 0 ? -1 : openat(root_fd_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0) return;
+  std::string path;
+  walk_directory(directory, path);
+}
+
+// Takes directory_fd over. The inode number of a cgroup's directory is its id.
+void CgroupTable::walk_directory(int directory_fd, std::string& path) {
+  struct stat status;
+  if (fstat(directory_fd, &status) == 0) made(status.st_ino, path.empty() ? "/" : path);
+  DIR* const directory = fdopendir(directory_fd);
+  if (directory == nullptr) {
+    close(directory_fd);
+    return;
+  }
+  const size_t depth = static_cast<size_t>(std::count(path.begin(), path.end(), '/'));
+  while (const dirent* entry = depth < DEPTH_MAX ? readdir(directory) : nullptr) {
+    if (entry->d_type != DT_DIR || strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+    const int child = openat(directory_fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (child < 0) continue;
+    const size_t length = path.size();
+    path.append("/").append(entry->d_name);
+    walk_directory(child, path);
+    path.resize(length);
+  }
+  closedir(directory);
+}
+
+void CgroupTable::made(uint64_t id, std::string_view path) {
+  if (!cgroups_.contains(id)) add(id, path);
+}
+
+void CgroupTable::removed(uint64_t id, uint64_t now_ns) {
+  if (cgroups_.contains(id)) removed_.push_back({id, now_ns});
+}
+
+void CgroupTable::expire(uint64_t now_ns) {
+  while (!removed_.empty() && removed_.front().at_ns + REMOVED_KEEP_NS <= now_ns) {
+    cgroups_.erase(removed_.front().id);
+    removed_.pop_front();
+  }
+  // Ids are never used again, so an id that left the table leaves here too, at the latest when it is the oldest.
+  while (!order_.empty() && !cgroups_.contains(order_.front())) order_.pop_front();
+  std::erase_if(containers_, [](const auto& entry) { return entry.second.expired(); });
+}
+
+std::shared_ptr<Container> CgroupTable::container(uint64_t id) {
+  const auto known = cgroups_.find(id);
+  if (known != cgroups_.end()) return known->second;
+  const std::optional<std::string> path = path_by_handle(id);
+  return path ? add(id, *path) : nullptr;
+}
+
+std::shared_ptr<Container>& CgroupTable::add(uint64_t id, std::string_view path) {
+  while (cgroups_.size() >= CGROUPS_MAX && !order_.empty()) {
+    evicted_ += cgroups_.erase(order_.front());
+    order_.pop_front();
+  }
+  order_.push_back(id);
+  ContainerIdentity identity = identify_container(path);
+  std::shared_ptr<Container>& entry = cgroups_[id];
+  if (!identity.on_host()) {
+    const bool own = identity.path == path;
+    entry = container_at(std::move(identity), id, own);
+  }
+  return entry;
+}
+
+std::shared_ptr<Container> CgroupTable::container_at(ContainerIdentity identity, uint64_t id, bool own) {
+  std::weak_ptr<Container>& slot = containers_[identity.path];
+  std::shared_ptr<Container> container = slot.lock();
+  // A static pod's container may come back under the same path: a new cgroup is a new container.
+  if (container == nullptr || (own && container->cgroup_id != 0 && container->cgroup_id != id)) {
+    container = std::make_shared<Container>();
+    container->identity = std::move(identity);
+    slot = container;
+  }
+  if (own) container->cgroup_id = id;
+  return container;
+}
+
+std::optional<std::string> CgroupTable::path_by_handle(uint64_t id) const {
+  struct {
+    file_handle handle;
+    uint64_t id;
+  } request{};
+  static_assert(offsetof(decltype(request), id) == sizeof(file_handle));
+  request.handle.handle_bytes = sizeof(request.id);
+  request.handle.handle_type = FILEID_KERNFS;
+  request.id = id;
+  if (root_fd_ < 0) return std::nullopt;
+  const int directory = open_by_handle_at(root_fd_, &request.handle, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0) return std::nullopt;
+  char path[PATH_MAX];
+  const ssize_t length = readlink(("/proc/self/fd/" + std::to_string(directory)).c_str(), path, sizeof(path));
+  close(directory);
+  if (length < 0) return std::nullopt;
+  std::string_view text(path, static_cast<size_t>(length));
+  if (text.starts_with(root_)) text.remove_prefix(root_.size());
+  return std::string(text.empty() ? "/" : text);
+}
+
+}  // namespace tidegate

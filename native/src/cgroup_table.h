@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// Cgroup ids of the default hierarchy, and the containers they belong to.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "cgroup_path.h"
+#include "records.h"
+
+namespace tidegate {
+
+struct Container {
+  ContainerIdentity identity;
+  uint64_t cgroup_id = 0;  // of the container's own cgroup; 0 while only nested ones were seen
+  std::optional<ProcessKey> first_process;  // the first that loaded an image in it
+  uint64_t batch_stamp = 0;  // the batch whose table holds it, as batch_id
+  uint32_t batch_id = 0;
+};
+
+class CgroupTable {
+ public:
+  static constexpr size_t CGROUPS_MAX = 16'384;
+  // Records of a container's processes still come when its cgroup is gone.
+  static constexpr uint64_t REMOVED_KEEP_NS = 60'000'000'000;
+
+  // root: where the cgroup2 hierarchy is mounted.
+  explicit CgroupTable(std::string root);
+  ~CgroupTable();
+  CgroupTable(const CgroupTable&) = delete;
+  CgroupTable& operator=(const CgroupTable&) = delete;
+
+  // Reads all cgroups there are.
+  void walk();
+  void made(uint64_t id, std::string_view path);
+  void removed(uint64_t id, uint64_t now_ns);
+  void expire(uint64_t now_ns);
+
+  // The container of a cgroup; null on the host, and when nothing is known of it. An id not seen yet is looked up in the file system.
+  std::shared_ptr<Container> container(uint64_t id);
+
+  size_t size() const { return cgroups_.size(); }
+  uint64_t evicted() const { return evicted_; }
+
+ private:
+  struct Removed {
+    uint64_t id;
+    uint64_t at_ns;
+  };
+
+  void walk_directory(int directory_fd, std::string& path);
+  std::optional<std::string> path_by_handle(uint64_t id) const;
+  std::shared_ptr<Container>& add(uint64_t id, std::string_view path);
+  std::shared_ptr<Container> container_at(ContainerIdentity identity, uint64_t id, bool own);
+
+  std::string root_;
+  int root_fd_;
+  std::unordered_map<uint64_t, std::shared_ptr<Container>> cgroups_;  // null: on the host
+  std::unordered_map<std::string, std::weak_ptr<Container>> containers_;  // by path of their own cgroup
+  std::deque<Removed> removed_;
+  std::deque<uint64_t> order_;  // of insertion, for eviction
+  uint64_t evicted_ = 0;
+};
+
+}  // namespace tidegate

@@ -1,0 +1,530 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "reader.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+#include "proc_files.h"
+
+namespace tidegate {
+namespace {
+
+// Records read before the clock and the requests are looked at again.
+constexpr size_t PASS_RECORDS_MAX = 4096;
+// With a batch open the rings are not waited on (their unreleased records would wake at once): they are looked at this often at least.
+constexpr uint64_t OPEN_BATCH_POLL_NS = 5'000'000;
+// How long a writer in the kernel that was interrupted in mid-record is given.
+constexpr uint64_t BUSY_WAIT_NS = 50'000;
+// Without events: how often the kernel's loss counters are read.
+constexpr uint64_t IDLE_POLL_NS = 1'000'000'000;
+constexpr uint64_t EXPIRE_EVERY_NS = 1'000'000'000;
+constexpr uint64_t SYNCHRONISE_EVERY_MIN_NS = 1'000'000'000;
+// A loss event always fits behind the last event of a batch.
+constexpr size_t LOSS_EVENT_MAX_BYTES = 1024;
+// Share of a ring that may wait for an open batch to be sealed.
+constexpr size_t HELD_SHARE = 2;
+
+uint64_t clock_ns(clockid_t clock) {
+  timespec time;
+  clock_gettime(clock, &time);
+  return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
+}
+
+uint64_t ktime_ns() { return clock_ns(CLOCK_BOOTTIME); }
+
+int64_t wall_offset_ns() { return static_cast<int64_t>(clock_ns(CLOCK_REALTIME) - ktime_ns()); }
+
+void sleep_until_ready(pollfd* files, nfds_t count, uint64_t timeout_ns) {
+  const timespec timeout{static_cast<time_t>(timeout_ns / 1'000'000'000), static_cast<long>(timeout_ns % 1'000'000'000)};
+  ppoll(files, count, &timeout, nullptr);
+}
+
+template <size_t SIZE>
+void copy_text(char (&target)[SIZE], const std::string& text) {
+  memset(target, 0, SIZE);
+  memcpy(target, text.data(), std::min(text.size(), SIZE - 1));
+}
+
+}  // namespace
+
+Reader::Reader(ReaderOptions options)
+    : options_(std::move(options)),
+      loader_(options_.loader),
+      cgroups_(options_.cgroup_root),
+      batch_(options_.node, options_.boot, processes_, cgroups_),
+      wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
+  if (options_.zstd) compressor_.emplace();
+}
+
+Reader::~Reader() { close(wake_fd_); }
+
+std::vector<HookReport> Reader::open(const std::function<void()>& before_attach) {
+  state_file_.emplace(options_.state_file);
+  const std::string kernel_boot = read_boot_id(options_.proc_root);
+  std::vector<HookReport> reports = loader_.load(before_attach);
+
+  state_.next_sequence = options_.first_sequence;
+  state_.counters_id = loader_.map_id("counters");
+  copy_text(state_.boot, options_.boot);
+  copy_text(state_.kernel_boot, kernel_boot);
+  if (const std::optional<SensorState>& found = state_file_->found()) {
+    const bool same_boot = kernel_boot == found->kernel_boot;
+    state_.next_sequence = std::max(state_.next_sequence, found->next_sequence);
+    if (same_boot && found->counters_id == state_.counters_id) state_.lost_seen = found->lost_seen;
+    if (same_boot) previous_ktime_ns_ = found->last_ktime_ns;
+    missed_events_ = !same_boot || found->counters_id != state_.counters_id;
+  }
+  lifecycle_.emplace(loader_.map("lifecycle_ring"), options_.loader.lifecycle_ring_bytes);
+  data_.emplace(loader_.map("data_ring"), options_.loader.data_ring_bytes);
+  return reports;
+}
+
+void Reader::request(uint32_t requests) {
+  requests_.fetch_or(requests, std::memory_order_release);
+  const uint64_t one = 1;
+  // Full means the thread is woken already.
+  [[maybe_unused]] const ssize_t written = write(wake_fd_, &one, sizeof(one));
+}
+
+void Reader::run(const Deliver& deliver) {
+  deliver_ = deliver;
+  start();
+  while (true) {
+    uint64_t wakes;
+    [[maybe_unused]] const ssize_t size = read(wake_fd_, &wakes, sizeof(wakes));
+    const uint32_t requests = requests_.exchange(0, std::memory_order_acquire);
+    if (requests & Request::ABANDON || abandoned_) return;
+    if (requests & Request::STOP) {
+      stop(requests & Request::UNPIN);
+      return;
+    }
+    now_ns_ = ktime_ns();
+    if (requests & Request::SYNCHRONISE) synchronise_wanted_ = true;
+    if (synchronise_wanted_ && now_ns_ >= synchronised_ns_ + SYNCHRONISE_EVERY_MIN_NS) synchronise();
+
+    const Drained drained = drain();
+    now_ns_ = ktime_ns();
+    if (batch_.empty()) {
+      release_rings();
+      if (now_ns_ >= losses_read_ns_ + IDLE_POLL_NS) collect_losses();
+    }
+    if (!batch_.empty() && ((requests & Request::FLUSH) || now_ns_ >= batch_.opened_ns() + options_.linger_ns)) seal();
+    if (now_ns_ >= expired_ns_ + EXPIRE_EVERY_NS) {
+      expired_ns_ = now_ns_;
+      processes_.expire(now_ns_);
+      cgroups_.expire(now_ns_);
+    }
+    publish_counters();
+    if (!drained.more && !abandoned_) wait(drained);
+  }
+}
+
+void Reader::start() {
+  now_ns_ = losses_read_ns_ = ktime_ns();
+  cgroups_.walk();
+  synchronise();
+  loader_.claim_sockets();
+  for (const Loss& loss : options_.losses) append_loss(loss, false);
+  report_gap();
+  collect_losses();
+}
+
+// What happened while no program was attached has no numbers: a loss of unknown size says when that was.
+void Reader::report_gap() {
+  if (!missed_events_) return;
+  Loss gap;
+  gap.reason = static_cast<uint32_t>(LossReason::SENSOR_RESTART);
+  gap.from_ktime_ns = previous_ktime_ns_;
+  gap.to_ktime_ns = now_ns_;
+  append_loss(gap, false);
+}
+
+void Reader::stop(bool unpin) {
+  const bool last = unpin || !loader_.pinning().pinned;
+  if (last) loader_.detach(unpin);
+  // A program that runs on another CPU may still be writing: what comes within this drain is taken, as in any pass.
+  const uint64_t give_up_ns = ktime_ns() + OPEN_BATCH_POLL_NS;
+  do {
+    const Drained drained = drain();
+    if (!drained.moved && !drained.busy) break;
+    now_ns_ = ktime_ns();
+  } while (!abandoned_ && (last || now_ns_ < give_up_ns));
+  collect_losses();
+  if (batch_.empty()) {
+    release_rings();
+  } else {
+    seal();
+  }
+  publish_counters();
+  if (unpin) loader_.remove_pins();
+}
+
+Reader::Drained Reader::drain() {
+  Drained result;
+  // In this order: whatever process a record below the data ring's mark belongs to, its fork and exec lie below the lifecycle ring's mark.
+  data_->snapshot();
+  lifecycle_->snapshot();
+  for (size_t count = 0; count < PASS_RECORDS_MAX; count++) {
+    const tg_header* const lifecycle = lifecycle_->peek();
+    const tg_header* const data = data_->peek();
+    const bool lifecycle_complete = !lifecycle_->busy();
+    if (lifecycle != nullptr && (data == nullptr || lifecycle->ktime_ns <= data->ktime_ns)) {
+      last_lifecycle_ns_ = std::max<uint64_t>(last_lifecycle_ns_, lifecycle->ktime_ns);
+      handle(*lifecycle);
+      lifecycle_->advance();
+    } else if (data != nullptr && (lifecycle != nullptr || lifecycle_complete || data->ktime_ns <= last_lifecycle_ns_)) {
+      handle(*data);
+      data_->advance();
+    } else {
+      result.busy = lifecycle_->busy() || data_->busy();
+      return result;
+    }
+    result.moved = true;
+    for (RingReader* ring : {&*lifecycle_, &*data_}) {
+      if (ring->held_bytes() <= ring->ring_bytes() / HELD_SHARE) continue;
+      if (batch_.empty()) {
+        release_rings();
+      } else {
+        seal();
+      }
+    }
+    if (abandoned_) return result;
+  }
+  result.more = true;
+  return result;
+}
+
+void Reader::wait(const Drained& drained) {
+  pollfd files[] = {{wake_fd_, POLLIN, 0}, {lifecycle_->fd(), POLLIN, 0}, {data_->fd(), POLLIN, 0}};
+  if (drained.busy) {
+    sleep_until_ready(files, 1, BUSY_WAIT_NS);
+  } else if (batch_.empty()) {
+    sleep_until_ready(files, 3, IDLE_POLL_NS);
+  } else {
+    const uint64_t due_ns = batch_.opened_ns() + options_.linger_ns;
+    const uint64_t left_ns = due_ns > now_ns_ ? due_ns - now_ns_ : 0;
+    sleep_until_ready(files, 1, std::min(left_ns, OPEN_BATCH_POLL_NS));
+  }
+}
+
+void Reader::handle(const tg_header& record) {
+  switch (record.type) {
+    case TG_RECORD_FORK:
+      if (record.size >= sizeof(tg_fork)) return handle_fork(reinterpret_cast<const tg_fork&>(record));
+      break;
+    case TG_RECORD_CGROUP_MKDIR:
+    case TG_RECORD_CGROUP_RMDIR:
+      if (record.size >= offsetof(tg_cgroup, path)) return handle_cgroup(reinterpret_cast<const tg_cgroup&>(record));
+      break;
+    case TG_RECORD_EXEC: {
+      ExecStrings strings;
+      if (is_event(record) && exec_strings(reinterpret_cast<const tg_exec&>(record), strings)) {
+        return handle_exec(reinterpret_cast<const tg_exec&>(record));
+      }
+      break;
+    }
+    case TG_RECORD_EXIT:
+      if (is_event(record)) return handle_exit(reinterpret_cast<const tg_exit&>(record));
+      break;
+    default:
+      if (!is_event(record)) break;
+      append(record, record.flags & TG_FLAG_NO_OWNER ? nullptr : &resolve(record.process, &record));
+      return;
+  }
+  counters_.malformed.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Reader::handle_fork(const tg_fork& fork) {
+  const ProcessKey& key = fork.header.process;
+  const ProcessRef parent_ref = parent_of(fork.parent);
+  Process* child = processes_.find(key);
+  // The iterator may have met it first; what it read is of a later moment.
+  if (child == nullptr) {
+    child = &processes_.insert(key, now_ns_);
+    child->origin = Origin::FORK;
+    child->uid = fork.header.uid;
+    child->cgroup_id = fork.header.cgroup_id;
+    if (const Process* const parent = processes_.get(parent_ref)) {
+      child->image = parent->image;
+      const bool together = cgroups_.container(child->cgroup_id) == cgroups_.container(parent->cgroup_id);
+      child->inside = together && parent->inside;
+      child->entered = together && parent->entered;
+    }
+  }
+  if (processes_.get(child->parent) == nullptr) processes_.set_parent(*child, parent_ref);
+}
+
+void Reader::handle_exec(const tg_exec& exec) {
+  const tg_header& header = exec.header;
+  ExecStrings strings;
+  exec_strings(exec, strings);
+  const ImageSource source{strings.binary, strings.cwd, strings.arguments,
+                           (exec.flags & (TG_EXEC_ARGUMENTS_TRUNCATED | TG_EXEC_ARGUMENTS_UNREADABLE)) != 0, false};
+  const ProcessRef parent = parent_of(exec.parent);
+
+  // The image this one replaces, of the same process.
+  Process* previous = processes_.find_pid(header.process.pid);
+  if (previous != nullptr && (!same_process(previous->key, header.process) ||
+                              previous->key.exec_generation >= header.process.exec_generation)) {
+    previous = nullptr;
+  }
+  const ProcessRef previous_ref = previous == nullptr ? ProcessRef{} : ProcessTable::ref(*previous);
+  Process* process = processes_.find(header.process);
+  if (process == nullptr) {
+    process = &processes_.insert(header.process, now_ns_);
+  } else if (batch_.holds(*process)) {
+    seal();  // its table entry there is the brief one
+  }
+  process->origin = Origin::EXEC;
+  process->uid = header.uid;
+  process->cgroup_id = header.cgroup_id;
+  process->image = make_image(source);
+  processes_.set_parent(*process, parent);
+  place_in_container(*process, processes_.get(previous_ref));
+
+  if (header.flags & TG_FLAG_HIDDEN) return;
+  if (strings.arguments.size() <= BRIEF_ARGUMENTS_MAX) {
+    append(header, process);
+    return;
+  }
+  scratch_.clear();
+  encode_image(scratch_, source, TG_ARGUMENTS_MAX);
+  append(header, process, scratch_.view());
+}
+
+void Reader::handle_exit(const tg_exit& exit) {
+  const tg_header& header = exit.header;
+  Process& process = resolve(header.process, &header);
+  // Two last threads of a group can both take themselves for the last.
+  if (process.exited) return;
+  process.exited = true;
+  process.cgroup_id = header.cgroup_id;
+  if (!(header.flags & TG_FLAG_HIDDEN)) append(header, &process);
+  processes_.end(process, now_ns_);
+}
+
+void Reader::handle_cgroup(const tg_cgroup& cgroup) {
+  constexpr uint32_t DEFAULT_HIERARCHY = 0;
+  if (cgroup.hierarchy != DEFAULT_HIERARCHY) return;
+  if (cgroup.header.type == TG_RECORD_CGROUP_RMDIR) {
+    cgroups_.removed(cgroup.id, now_ns_);
+    return;
+  }
+  const size_t room = cgroup.header.size - offsetof(tg_cgroup, path);
+  cgroups_.made(cgroup.id, {cgroup.path, std::min<size_t>(cgroup.path_size, room)});
+}
+
+void Reader::append(const tg_header& record, Process* process, std::string_view full_image) {
+  while (true) {
+    const bool alone = batch_.empty();
+    const Batch::Mark mark = batch_.mark();
+    const uint32_t process_id = process == nullptr ? 0 : batch_.add_process(*process, full_image);
+    ProtobufWriter& out = batch_.events();
+    const size_t body = out.open(Batch::EVENTS_FIELD);
+    encode_event(out, record, process_id, state_.next_sequence);
+    out.close(body);
+    if (alone || batch_.size() + LOSS_EVENT_MAX_BYTES <= options_.batch_max_bytes) break;
+    batch_.rollback(mark);
+    seal();
+  }
+  batch_.count_event(state_.next_sequence, state_.next_sequence, now_ns_);
+  state_.next_sequence++;
+}
+
+// take_numbers: the lost events get the next numbers; else the loss says which numbers it is about, if any.
+void Reader::append_loss(Loss loss, bool take_numbers) {
+  if (take_numbers) {
+    loss.first_sequence = state_.next_sequence;
+    state_.next_sequence += loss.count;
+    loss.last_sequence = state_.next_sequence - 1;
+  }
+  const uint64_t sequence = state_.next_sequence++;
+  ProtobufWriter& out = batch_.events();
+  const size_t body = out.open(Batch::EVENTS_FIELD);
+  encode_loss(out, loss, sequence);
+  out.close(body);
+  batch_.count_event(loss.first_sequence != 0 ? loss.first_sequence : sequence, sequence, now_ns_);
+}
+
+void Reader::collect_losses() {
+  const tg_counters kernel = kernel_counters();
+  Loss loss;
+  loss.reason = static_cast<uint32_t>(LossReason::RING_FULL);
+  loss.from_ktime_ns = losses_read_ns_;
+  loss.to_ktime_ns = losses_read_ns_ = ktime_ns();
+  for (size_t kind = 0; kind < TG_KIND_MAX; kind++) {
+    if (kernel.lost_by_kind[kind] <= state_.lost_seen[kind]) continue;
+    loss.by_kind[kind] = kernel.lost_by_kind[kind] - state_.lost_seen[kind];
+    loss.count += loss.by_kind[kind];
+    state_.lost_seen[kind] = kernel.lost_by_kind[kind];
+  }
+  if (loss.count != 0) append_loss(loss, true);
+
+  // Lost forks, execs and exits leave holes in the process table: the iterator fills them.
+  const uint64_t lifecycle_lost = kernel.lost_fork + kernel.lost_by_kind[TG_RECORD_EXEC] + kernel.lost_by_kind[TG_RECORD_EXIT];
+  if (lifecycle_lost != lifecycle_lost_) synchronise_wanted_ = true;
+  lifecycle_lost_ = lifecycle_lost;
+}
+
+void Reader::seal() {
+  collect_losses();
+  std::unique_ptr<SealedBatch> sealed = batch_.seal(++state_.last_batch, wall_offset_ns());
+  if (compressor_) compressor_->compress(*sealed);
+  counters_.events.fetch_add(sealed->events, std::memory_order_relaxed);
+  counters_.batches.fetch_add(1, std::memory_order_relaxed);
+  counters_.bytes.fetch_add(sealed->size, std::memory_order_relaxed);
+  counters_.plain_bytes.fetch_add(sealed->plain_size, std::memory_order_relaxed);
+  counters_.last_sequence.store(sealed->last_sequence, std::memory_order_relaxed);
+  // First the numbers are given out for good, then the records go: killed in between, the sensor reads them again under new numbers, and the
+  // old ones count as lost. The other way round events could go without a trace.
+  state_.last_ktime_ns = ktime_ns();
+  state_file_->store(state_);
+  release_rings();
+  if (!deliver_(std::move(sealed))) abandoned_ = true;
+}
+
+void Reader::release_rings() {
+  lifecycle_->release();
+  data_->release();
+}
+
+// The process of this key. One that is not in the table enters it as unknown: its start was lost.
+Process& Reader::resolve(const ProcessKey& key, const tg_header* record) {
+  if (Process* const known = processes_.find(key)) return *known;
+  counters_.unknown_processes.fetch_add(1, std::memory_order_relaxed);
+  Process& process = processes_.insert(key, now_ns_);
+  process.origin = Origin::UNKNOWN;
+  if (record != nullptr) {
+    process.uid = record->uid;
+    process.cgroup_id = record->cgroup_id;
+  }
+  // An older image of a process that has a newer one: what /proc tells is of the newer.
+  if (!process.ended) read_from_proc(process);
+  return process;
+}
+
+// Fills in what /proc still tells of a running process.
+void Reader::read_from_proc(Process& process) {
+  const std::optional<ProcProcess> found = read_process(options_.proc_root, process.key.pid, process.key.start_ktime_ns);
+  if (!found) return;
+  process.image = make_image({found->binary, found->cwd, found->arguments, found->arguments_truncated, found->kernel_thread});
+  if (const Process* const parent = processes_.find_pid(found->parent_pid)) processes_.set_parent(process, ProcessTable::ref(*parent));
+}
+
+ProcessRef Reader::parent_of(const ProcessKey& parent) {
+  // Pid 0 is the idle task, which init and kthreadd descend from.
+  return parent.pid == 0 ? ProcessRef{} : ProcessTable::ref(resolve(parent, nullptr));
+}
+
+// Brings the table in step with the processes there are: at the start, and when lifecycle records were lost.
+void Reader::synchronise() {
+  synchronise_wanted_ = false;
+  synchronised_ns_ = now_ns_ = ktime_ns();
+  const uint64_t began_ns = now_ns_;
+  round_++;
+  struct Found {
+    ProcessRef process;
+    ProcessKey parent;
+    bool is_new;
+  };
+  std::vector<Found> all;
+  const bool complete = loader_.each_task([&](const tg_exec& task) {
+    const tg_header& header = task.header;
+    ExecStrings strings;
+    if (!exec_strings(task, strings)) return;
+    Process* process = processes_.find(header.process);
+    const bool is_new = process == nullptr || process->origin == Origin::UNKNOWN;
+    if (process == nullptr) process = &processes_.insert(header.process, now_ns_);
+    process->round = round_;
+    if (is_new) {
+      process->origin = Origin::RUNNING;
+      process->uid = header.uid;
+      process->cgroup_id = header.cgroup_id;
+      const bool kernel_thread = task.flags & TG_EXEC_KERNEL_THREAD;
+      const std::optional<ProcProcess> found =
+          kernel_thread ? std::nullopt : read_process(options_.proc_root, header.process.pid, header.process.start_ktime_ns);
+      const bool cut = found && found->arguments_truncated;
+      const std::string name = "[" + std::string(task.comm, strnlen(task.comm, sizeof(task.comm))) + "]";
+      process->image = make_image({kernel_thread ? std::string_view(name) : strings.binary, found ? std::string_view(found->cwd) : "",
+                                   found ? std::string_view(found->arguments) : "", cut, kernel_thread});
+    }
+    all.push_back({ProcessTable::ref(*process), task.parent, is_new});
+  });
+  if (!complete) return;
+  // The oldest first: a container's first process then comes before those that entered it.
+  std::sort(all.begin(), all.end(), [&](const Found& a, const Found& b) {
+    const Process *first = processes_.get(a.process), *second = processes_.get(b.process);
+    return first != nullptr && second != nullptr && first->key.start_ktime_ns < second->key.start_ktime_ns;
+  });
+  for (const Found& each : all) {
+    Process* const process = processes_.get(each.process);
+    if (process == nullptr || !each.is_new) continue;
+    const Process* parent = processes_.find(each.parent);
+    if (parent == nullptr) parent = processes_.find_pid(each.parent.pid);  // it has called execve in the meantime
+    if (parent != nullptr && same_process(parent->key, each.parent)) processes_.set_parent(*process, ProcessTable::ref(*parent));
+    place_in_container(*process, nullptr);
+  }
+  processes_.end_unseen(round_, began_ns, now_ns_);
+  counters_.synchronisations.fetch_add(1, std::memory_order_relaxed);
+}
+
+// Tells a container's own processes from those that came in from outside. A container starts when a process loads its first image in it;
+// any later one that loads an image there, without having grown up there, entered.
+void Reader::place_in_container(Process& process, const Process* previous) {
+  const std::shared_ptr<Container> container = cgroups_.container(process.cgroup_id);
+  process.inside = process.entered = false;
+  if (container == nullptr) return;
+  const Process* const parent = processes_.get(process.parent);
+  process.inside = true;
+  for (const Process* relative : {previous, parent}) {
+    if (relative == nullptr || !relative->inside || cgroups_.container(relative->cgroup_id) != container) continue;
+    process.entered = relative->entered;
+    return;
+  }
+  if (!container->first_process) container->first_process = process.key;
+  process.entered = !same_process(*container->first_process, process.key);
+}
+
+std::shared_ptr<const Image> Reader::make_image(const ImageSource& source) {
+  ProtobufWriter brief;
+  encode_image(brief, source, BRIEF_ARGUMENTS_MAX);
+  return std::make_shared<const Image>(Image{std::string(brief.view())});
+}
+
+tg_counters Reader::kernel_counters() const {
+  const int cpus = libbpf_num_possible_cpus();
+  std::vector<tg_counters> per_cpu(static_cast<size_t>(std::max(cpus, 1)));
+  const uint32_t key = 0;
+  tg_counters sum{};
+  if (bpf_map_lookup_elem(loader_.map("counters"), &key, per_cpu.data()) != 0) return sum;
+  constexpr size_t WORDS = sizeof(tg_counters) / sizeof(uint64_t);
+  static_assert(sizeof(tg_counters) == WORDS * sizeof(uint64_t));
+  auto* const total = reinterpret_cast<uint64_t*>(&sum);
+  for (const tg_counters& each : per_cpu) {
+    const auto* const words = reinterpret_cast<const uint64_t*>(&each);
+    for (size_t word = 0; word < WORDS; word++) total[word] += words[word];
+  }
+  return sum;
+}
+
+void Reader::publish_counters() {
+  counters_.malformed_in_ring.store(lifecycle_->malformed() + data_->malformed(), std::memory_order_relaxed);
+  counters_.processes.store(processes_.size(), std::memory_order_relaxed);
+  counters_.processes_running.store(processes_.running(), std::memory_order_relaxed);
+  counters_.processes_evicted.store(processes_.evicted(), std::memory_order_relaxed);
+  counters_.cgroups.store(cgroups_.size(), std::memory_order_relaxed);
+  counters_.cgroups_evicted.store(cgroups_.evicted(), std::memory_order_relaxed);
+  counters_.cpu_ns.store(clock_ns(CLOCK_THREAD_CPUTIME_ID), std::memory_order_relaxed);
+}
+
+}  // namespace tidegate
