@@ -1,0 +1,150 @@
+/** The API as one fastify application on one NATS connection. */
+import swagger from '@fastify/swagger';
+import swaggerUi from '@fastify/swagger-ui';
+import websocket from '@fastify/websocket';
+import type { NatsConnection } from '@nats-io/nats-core';
+import { serverAtLeast, type Logger } from '@tidegate/runtime';
+import fastify, { type FastifyInstance } from 'fastify';
+import { createApiMetrics, type ApiMetrics } from './api-metrics.ts';
+import { ApiError } from './errors.ts';
+import { registerEventRoutes } from './event-routes.ts';
+import { createHistory } from './history.ts';
+import { createLiveFeeds } from './live-feed.ts';
+import { registerLiveRoute } from './live-route.ts';
+import { registerPageRoutes } from './page-routes.ts';
+import { registerProcessRoutes } from './process-routes.ts';
+import { createProcessTrees } from './process-tree.ts';
+import { guardRequests } from './request-guard.ts';
+import { createRequestSlots } from './request-slots.ts';
+import { createStatusReader } from './status.ts';
+import { registerStatusRoutes } from './status-routes.ts';
+import { createStreamReaders } from './stream-reader.ts';
+import type { EventMessage } from './event-message.ts';
+
+export interface ApiOptions {
+  nc: NatsConnection;
+  logger: Logger;
+  host: string;
+  /** 0: any free one. */
+  port: number;
+  /** Host names besides loopback ones that requests may be addressed to. */
+  allowedHosts?: readonly string[];
+  maxLiveClients?: number;
+}
+
+export interface Api {
+  readonly url: string;
+  readonly app: FastifyInstance;
+  /** Ends WebSockets with 1001 and running requests; the connection to NATS stays open. */
+  close(): Promise<void>;
+}
+
+/** From which server on a consumer takes several filter subjects. */
+const SEVERAL_FILTERS_SINCE = '2.10.0';
+/** exec_id: base64 of a node's name of up to 253 characters and two numbers. */
+const MAX_PATH_PARAMETER_LENGTH = 512;
+/** Clients of the live feed send nothing but control frames. */
+const MAX_CLIENT_MESSAGE_BYTES = 4096;
+const MAX_BODY_BYTES = 1024;
+const REQUEST_TIMEOUT_MS = 10_000;
+const DEFAULT_MAX_LIVE_CLIENTS = 100;
+
+export async function createApi({
+  nc,
+  logger,
+  host,
+  port,
+  allowedHosts = [],
+  maxLiveClients = DEFAULT_MAX_LIVE_CLIENTS,
+}: ApiOptions): Promise<Api> {
+  const metrics = createApiMetrics();
+  const readers = await createStreamReaders(nc);
+  const onUnreadable = (message: EventMessage) => {
+    metrics.unreadableMessages.inc();
+    logger.warn({ streamSequence: message.sequence }, 'a message of EVENTS is no event batch');
+  };
+  const canFilterSeveral = () => serverAtLeast(nc, SEVERAL_FILTERS_SINCE);
+  const history = createHistory({ readers, canFilterSeveral, onUnreadable });
+  const feeds = createLiveFeeds({ readers, logger, onUnreadable });
+  metrics.observeFeedMessages(() => feeds.messages);
+  const slots = createRequestSlots();
+
+  const app = fastify({
+    loggerInstance: logger,
+    disableRequestLogging: true,
+    bodyLimit: MAX_BODY_BYTES,
+    requestTimeout: REQUEST_TIMEOUT_MS,
+    forceCloseConnections: true,
+    routerOptions: { maxParamLength: MAX_PATH_PARAMETER_LENGTH },
+  }) as unknown as FastifyInstance;
+  // Parameters are checked with their own table, which lists every fault at once; answers are made by us.
+  app.setValidatorCompiler(() => () => true);
+  app.setSerializerCompiler(() => data => JSON.stringify(data));
+  app.decorateRequest('live', undefined);
+  answerErrors(app, logger);
+  measureRequests(app, metrics);
+  guardRequests(app, allowedHosts);
+
+  await app.register(swagger, { openapi: DESCRIPTION });
+  await app.register(swaggerUi, { routePrefix: '/docs', staticCSP: true });
+  await app.register(websocket, { options: { maxPayload: MAX_CLIENT_MESSAGE_BYTES, perMessageDeflate: false }, preClose: () => undefined });
+  await app.register(async routes => {
+    registerEventRoutes(routes, history, slots);
+    registerLiveRoute(routes, { readers, feeds, canFilterSeveral, maxClients: maxLiveClients, metrics, logger });
+    registerProcessRoutes(routes, createProcessTrees(history, readers.manager), slots);
+    registerStatusRoutes(routes, nc, createStatusReader(nc, readers), metrics);
+    registerPageRoutes(routes);
+  });
+  const url = await app.listen({ host, port });
+  logger.info({ url }, 'serving');
+
+  let closing: Promise<void> | undefined;
+  return {
+    url,
+    app,
+    close: () =>
+      (closing ??= (async () => {
+        const closed = app.close();
+        feeds.close();
+        readers.close();
+        await closed;
+      })()),
+  };
+}
+
+const DESCRIPTION = {
+  openapi: '3.1.0',
+  info: {
+    title: 'Tidegate API',
+    version: '1',
+    description: 'Kernel events with Kubernetes identity: as history, live, and as process trees. Loopback only, without sign-in.',
+  },
+  tags: [
+    { name: 'events', description: 'History and live feed' },
+    { name: 'processes', description: 'Process trees' },
+    { name: 'status', description: 'State, health and metrics' },
+  ],
+};
+
+function answerErrors(app: FastifyInstance, logger: Logger): void {
+  app.setNotFoundHandler(async (_request, reply) =>
+    reply.code(404).send(new ApiError('NOT_FOUND', 'there is nothing at this path; see /docs').toJSON()),
+  );
+  app.setErrorHandler(async (error: Error & { statusCode?: number; code?: string }, _request, reply) => {
+    if (error instanceof ApiError) {
+      if (error.statusCode >= 500) logger.warn({ code: error.code, reason: error.message }, 'request not served');
+      return reply.code(error.statusCode).send(error.toJSON());
+    }
+    // Faults that fastify finds itself, such as a path that cannot be decoded.
+    const { statusCode = 500 } = error;
+    if (statusCode < 500) return reply.code(statusCode).send({ error: { code: error.code ?? 'BAD_REQUEST', message: error.message } });
+    logger.error({ err: error }, 'request failed');
+    return reply.code(500).send(new ApiError('INTERNAL', 'a fault of the API').toJSON());
+  });
+}
+
+function measureRequests(app: FastifyInstance, { requestSeconds }: ApiMetrics): void {
+  app.addHook('onResponse', async (request, reply) => {
+    requestSeconds.observe({ route: request.routeOptions.url ?? 'none', status: String(reply.statusCode) }, reply.elapsedTime / 1000);
+  });
+}

@@ -1,0 +1,36 @@
+import { NatsRole, connectNats, loadConfig, roleInboxPrefix, runService } from '@tidegate/runtime';
+import { createApi } from './api.ts';
+import { apiSettings } from './config.ts';
+
+await runService('api', async ({ logger, env, signal }) => {
+  const config = loadConfig(apiSettings, env);
+  const nc = await connectNats({
+    url: config.natsUrl,
+    name: 'tidegate-api',
+    user: config.natsUser,
+    password: config.natsPassword,
+    credentialsFile: config.natsCredentialsFile,
+    inboxPrefix: roleInboxPrefix(NatsRole.api),
+    logger,
+    signal,
+  });
+  try {
+    const api = await createApi({
+      nc,
+      logger,
+      host: config.apiHost,
+      port: config.apiPort,
+      allowedHosts: config.apiAllowedHosts,
+      maxLiveClients: config.apiMaxLiveClients,
+    });
+    return {
+      close: async () => {
+        await api.close();
+        await nc.close();
+      },
+    };
+  } catch (error) {
+    await nc.close();
+    throw error;
+  }
+});

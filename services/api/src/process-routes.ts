@@ -1,0 +1,99 @@
+import type { FastifyInstance } from 'fastify';
+import { Type } from 'typebox';
+import { faultsError } from './errors.ts';
+import { abortSignal } from './event-routes.ts';
+import { parseExecId } from './exec-id.ts';
+import { filterParameters } from './event-filter.ts';
+import { integer, parametersSchema, parseParameters } from './parameters.ts';
+import type { ProcessTrees } from './process-tree.ts';
+import type { RequestSlots } from './request-slots.ts';
+import { AncestorsSchema, ContainerSchema, errorResponses, EventSchema, PodSchema, ProcessSchema } from './response-schemas.ts';
+
+const DEFAULT_CANDIDATES = 10;
+const MAX_CANDIDATES = 100;
+const MAX_PID = 4_194_304;
+
+export const candidateParameters = {
+  pid: integer({ description: 'Process id on the node. Required.', example: '1' }, 1, MAX_PID),
+  node: filterParameters.node,
+  limit: integer({ description: `Most processes in the answer. Default: ${DEFAULT_CANDIDATES}.`, example: '5' }, 1, MAX_CANDIDATES),
+} as const;
+
+const node = { process: ProcessSchema, exec: Type.Optional(EventSchema), exit: Type.Optional(EventSchema) };
+const TreeSchema = Type.Object({
+  node: Type.String(),
+  recorded: Type.Optional(Type.Boolean()),
+  ...node,
+  children: Type.Array(Type.Object({ ...node, children: Type.Array(Type.Object({}, { additionalProperties: true })) }), {
+    description: 'Processes it started, each with its own children.',
+  }),
+  ancestors: AncestorsSchema,
+  container: Type.Optional(ContainerSchema),
+  pod: Type.Optional(PodSchema),
+  complete: Type.Boolean({ description: 'false: there may be descendants, or an exit, that were not looked at.' }),
+});
+
+const CandidatesSchema = Type.Object({
+  processes: Type.Array(
+    Type.Object({
+      node: Type.String(),
+      seen_at: Type.String({ format: 'date-time' }),
+      process: ProcessSchema,
+      container: Type.Optional(ContainerSchema),
+      pod: Type.Optional(PodSchema),
+    }),
+  ),
+  complete: Type.Boolean({ description: 'false: there may be more.' }),
+});
+
+export function registerProcessRoutes(app: FastifyInstance, trees: ProcessTrees, slots: RequestSlots): void {
+  app.get<{ Params: { exec_id: string } }>(
+    '/api/v1/processes/:exec_id',
+    {
+      schema: {
+        summary: 'One process with its ancestors and descendants',
+        description: 'Found through the events of EVENTS, in a bounded search; `complete` says whether it saw everything.',
+        tags: ['processes'],
+        params: Type.Object({ exec_id: Type.String({ description: 'As events have it; `/` and `+` escaped, or as base64url.' }) }),
+        querystring: parametersSchema({}),
+        response: { 200: { ...TreeSchema, description: 'The process.' }, ...errorResponses(400, 404, 503) },
+      },
+    },
+    async (request, reply) => {
+      parseParameters(request.query, {});
+      const execId = parseExecId(request.params.exec_id);
+      if (!execId)
+        throw faultsError([
+          { field: 'exec_id', expected: 'base64 of <node>:<ktime>:<pid>', got: JSON.stringify(request.params.exec_id.slice(0, 80)) },
+        ]);
+      return withSlot(slots, () => trees.tree(execId, abortSignal(reply)));
+    },
+  );
+
+  app.get(
+    '/api/v1/processes',
+    {
+      schema: {
+        summary: 'Processes that a pid may mean',
+        description: 'Newest first: a pid is used again and again, and on every node.',
+        tags: ['processes'],
+        querystring: parametersSchema(candidateParameters),
+        response: { 200: { ...CandidatesSchema, description: 'Candidates.' }, ...errorResponses(400, 503) },
+      },
+    },
+    async (request, reply) => {
+      const { pid, node, limit = DEFAULT_CANDIDATES } = parseParameters(request.query, candidateParameters);
+      if (pid === undefined) throw faultsError([{ field: 'pid', expected: candidateParameters.pid.expected, got: 'nothing' }]);
+      return withSlot(slots, () => trees.candidates({ pid, node, limit }, abortSignal(reply)));
+    },
+  );
+}
+
+async function withSlot<T>(slots: RequestSlots, work: () => Promise<T>): Promise<T> {
+  const release = slots.take();
+  try {
+    return await work();
+  } finally {
+    release();
+  }
+}

@@ -1,0 +1,68 @@
+import type { NatsConnection } from '@nats-io/nats-core';
+import type { FastifyInstance } from 'fastify';
+import { Type } from 'typebox';
+import type { ApiMetrics } from './api-metrics.ts';
+import { parametersSchema, parseParameters } from './parameters.ts';
+import { errorResponses } from './response-schemas.ts';
+import type { StatusReader } from './status.ts';
+
+const Open = { additionalProperties: true } as const;
+
+const StatusSchema = Type.Object({
+  time: Type.String({ format: 'date-time' }),
+  nats: Type.Object({ version: Type.String(), server: Type.String() }),
+  sensors: Type.Array(Type.Object({ node: Type.String(), stale: Type.Boolean(), recorded: Type.Boolean() }, Open)),
+  streams: Type.Array(Type.Object({ name: Type.String(), messages: Type.Integer(), bytes: Type.Integer() }, Open)),
+  enrichers: Type.Array(Type.Object({ id: Type.String(), alive: Type.Boolean(), seen_at: Type.String({ format: 'date-time' }) })),
+  lag: Type.Array(
+    Type.Object({
+      node: Type.String(),
+      owner: Type.String(),
+      events: Type.Integer({ description: 'In RAW and not yet in EVENTS.' }),
+      raw_last_sequence: Type.Integer(),
+      enriched_last_sequence: Type.Integer(),
+    }),
+  ),
+  problems: Type.Array(Type.String(), { description: 'What is wrong, in words; empty: nothing.' }),
+});
+
+export function registerStatusRoutes(app: FastifyInstance, nc: NatsConnection, status: StatusReader, { metrics }: ApiMetrics): void {
+  app.get(
+    '/api/v1/status',
+    {
+      schema: {
+        summary: 'State of sensors, streams and enrichers',
+        tags: ['status'],
+        querystring: parametersSchema({}),
+        response: { 200: { ...StatusSchema, description: 'The state, at most a second old.' }, ...errorResponses(503) },
+      },
+    },
+    async request => {
+      parseParameters(request.query, {});
+      return status.read();
+    },
+  );
+
+  app.get('/healthz', { schema: { summary: 'The process answers', tags: ['status'] } }, async () => ({ status: 'ok' }));
+
+  app.get('/readyz', { schema: { summary: 'Whether requests can be served', tags: ['status'] } }, async (_request, reply) => {
+    const reasons = await unreadyReasons(nc);
+    return reply.code(reasons.length === 0 ? 200 : 503).send({ ready: reasons.length === 0, reasons });
+  });
+
+  app.get('/metrics', { schema: { summary: 'Prometheus metrics', tags: ['status'], produces: ['text/plain'] } }, async (_request, reply) =>
+    reply.type(metrics.registry.contentType).send(await metrics.registry.metrics()),
+  );
+}
+
+const READY_TIMEOUT_MS = 1_000;
+
+async function unreadyReasons(nc: NatsConnection): Promise<string[]> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<string[]>(resolve => (timer = setTimeout(resolve, READY_TIMEOUT_MS, ['NATS does not answer'])));
+  const answered = nc.rtt().then(
+    () => [],
+    () => ['NATS is not connected'],
+  );
+  return Promise.race([answered, late]).finally(() => clearTimeout(timer));
+}

@@ -1,0 +1,242 @@
+/** What the installation is doing, read from NATS when asked: KV `sensors` and `enrichers`, and the streams. */
+import { BUCKETS, RAW_PREFIX, RawHeader, STREAMS, parseSequences, tokenName, type SensorStatus } from '@tidegate/contracts';
+import { JetStreamApiError } from '@nats-io/jetstream';
+import type { NatsConnection } from '@nats-io/nats-core';
+import { bucketPrefix, bucketStream } from '@tidegate/runtime';
+import type { StreamMessage, StreamReaders } from './stream-reader.ts';
+
+export interface SensorReport {
+  node: string;
+  boot: string;
+  version: string;
+  kernel: string;
+  started_at: string;
+  reported_at: string;
+  /** It has not reported for 15 s. */
+  stale: boolean;
+  recorded: boolean;
+  hooks: { hook: string; program: string; attached: boolean; error?: string }[];
+  events: number;
+  last_sequence: number;
+  /** Events lost since the sensor started, by reason. */
+  lost: Record<string, number>;
+  spool: { bytes: number; batches: number; max_bytes: number };
+}
+
+export interface StreamReport {
+  name: string;
+  messages: number;
+  bytes: number;
+  first_sequence: number;
+  last_sequence: number;
+  first_time?: string;
+  last_time?: string;
+  max_bytes: number;
+  max_age_seconds: number;
+}
+
+export interface EnricherReport {
+  id: string;
+  alive: boolean;
+  seen_at: string;
+}
+
+/** How far one node's events are enriched. */
+export interface LagReport {
+  node: string;
+  /** Id of the enricher that has the node; empty: none. */
+  owner: string;
+  /** Sequence numbers of the node that are in RAW and not yet in EVENTS. */
+  events: number;
+  raw_last_sequence: number;
+  enriched_last_sequence: number;
+}
+
+export interface StatusReport {
+  time: string;
+  nats: { version: string; server: string };
+  sensors: SensorReport[];
+  streams: StreamReport[];
+  enrichers: EnricherReport[];
+  lag: LagReport[];
+  /** What is wrong, in words; empty: nothing. */
+  problems: string[];
+}
+
+export interface StatusReader {
+  read(): Promise<StatusReport>;
+}
+
+/** Three reports of a sensor missed. */
+export const SENSOR_STALE_MS = 15_000;
+/** As the enrichers count it among themselves. */
+const ENRICHER_DEAD_MS = 4_000;
+/** Beyond, lag is a problem and not the events on their way. Cursors are written once a second. */
+const LAG_PROBLEM_MS = 10_000;
+/** A report serves all that ask within this. */
+const REPORT_AGE_MS = 1_000;
+const STREAM_NOT_FOUND = 10059;
+const MEMBER_PREFIX = 'member.';
+const CURSOR_PREFIX = 'cursor.';
+
+export function createStatusReader(nc: NatsConnection, readers: StreamReaders): StatusReader {
+  let latest: { atMs: number; report: Promise<StatusReport> } | undefined;
+  return {
+    read() {
+      const nowMs = performance.now();
+      if (!latest || nowMs - latest.atMs > REPORT_AGE_MS) {
+        const report = readReport(nc, readers);
+        latest = { atMs: nowMs, report };
+        report.catch(() => (latest = undefined));
+      }
+      return latest.report;
+    },
+  };
+}
+
+async function readReport(nc: NatsConnection, readers: StreamReaders): Promise<StatusReport> {
+  const rawStream = STREAMS.raw.name;
+  const [streams, sensorEntries, enricherEntries, rawHeads] = await Promise.all([
+    Promise.all(Object.values(STREAMS).map(({ name }) => streamReport(name, readers))),
+    lastValues(bucketStream(BUCKETS.sensors.name), bucketPrefix(BUCKETS.sensors.name), readers),
+    lastValues(bucketStream(BUCKETS.enrichers.name), bucketPrefix(BUCKETS.enrichers.name), readers),
+    lastValues(rawStream, `${RAW_PREFIX}.`, readers, true),
+  ]);
+  const nowMs = Date.now();
+  const sensors = [...sensorEntries.values()].flatMap(message => sensorReport(message, nowMs) ?? []);
+  const enrichers = [...enricherEntries].flatMap(([key, message]) => enricherReport(key, message, nowMs) ?? []);
+  const lags = [...rawHeads].flatMap(([token, head]) => lagReport(token, head, enricherEntries.get(CURSOR_PREFIX + token)) ?? []);
+  const known = streams.flatMap(stream => stream ?? []);
+  const report = {
+    time: new Date(nowMs).toISOString(),
+    nats: { version: nc.info?.version ?? '', server: nc.getServer() },
+    sensors: sensors.sort((a, b) => (a.node < b.node ? -1 : 1)),
+    streams: known,
+    enrichers,
+    lag: lags.sort((a, b) => (a.node < b.node ? -1 : 1)),
+  };
+  const oldHeads = new Set([...rawHeads].filter(([, head]) => nowMs - head.storedAtMs > LAG_PROBLEM_MS).map(([token]) => tokenName(token)));
+  return { ...report, problems: problemsOf(report, oldHeads) };
+}
+
+function problemsOf({ sensors, streams, enrichers, lag }: Omit<StatusReport, 'problems'>, oldHeads: ReadonlySet<string>): string[] {
+  const names = streams.map(stream => stream.name);
+  return [
+    ...Object.values(STREAMS)
+      .filter(({ name }) => !names.includes(name))
+      .map(({ name }) => `stream ${name} does not exist`),
+    ...(sensors.length === 0 ? ['no sensor has reported'] : []),
+    ...sensors.filter(sensor => sensor.stale).map(sensor => `sensor of ${sensor.node} has not reported since ${sensor.reported_at}`),
+    ...sensors.flatMap(sensor =>
+      sensor.hooks
+        .filter(hook => !hook.attached)
+        .map(hook => `hook ${hook.hook} is not attached on ${sensor.node}: ${hook.error ?? 'no reason given'}`),
+    ),
+    ...sensors
+      .filter(sensor => sensor.spool.batches > 0)
+      .map(sensor => `sensor of ${sensor.node} holds ${sensor.spool.batches} batches in its spool`),
+    ...(enrichers.some(enricher => enricher.alive) ? [] : ['no enricher is alive']),
+    ...lag
+      .filter(({ node, events }) => events > 0 && oldHeads.has(node))
+      .map(({ node, events }) => `${events} events of ${node} wait for an enricher`),
+  ];
+}
+
+/** undefined: there is no such stream. */
+async function streamReport(name: string, { manager }: StreamReaders): Promise<StreamReport | undefined> {
+  try {
+    const { state, config } = await manager.streams.info(name);
+    return {
+      name,
+      messages: state.messages,
+      bytes: state.bytes,
+      first_sequence: state.first_seq,
+      last_sequence: state.last_seq,
+      ...(state.messages > 0 && { first_time: state.first_ts, last_time: state.last_ts }),
+      max_bytes: config.max_bytes,
+      max_age_seconds: config.max_age / 1e9,
+    };
+  } catch (error) {
+    if (isNotFound(error)) return undefined;
+    throw error;
+  }
+}
+
+/** The last message of each subject, by what follows the prefix; deleted keys are left out. Empty when there is no such stream. */
+async function lastValues(
+  stream: string,
+  prefix: string,
+  readers: StreamReaders,
+  headersOnly = false,
+): Promise<Map<string, StreamMessage>> {
+  const reader = readers.open({ stream, start: { lastPerSubject: true }, subjects: [`${prefix}>`], headersOnly });
+  const values = new Map<string, StreamMessage>();
+  try {
+    for await (const message of reader.read({ wait: false })) {
+      if (message.headers?.has('KV-Operation')) values.delete(message.subject.slice(prefix.length));
+      else values.set(message.subject.slice(prefix.length), message);
+    }
+  } catch (error) {
+    if (!isNotFound((error as Error).cause)) throw error;
+  } finally {
+    reader.close();
+  }
+  return values;
+}
+
+function sensorReport(message: StreamMessage, nowMs: number): SensorReport | undefined {
+  const status = jsonOf(message) as SensorStatus | undefined;
+  if (!status) return undefined;
+  const { node, boot, version, kernel, startedAt, reportedAt, hooks, events, lastSequence, lost, spool, recorded } = status;
+  return {
+    node,
+    boot,
+    version,
+    kernel,
+    started_at: startedAt,
+    reported_at: reportedAt,
+    stale: nowMs - message.storedAtMs > SENSOR_STALE_MS,
+    recorded,
+    hooks: hooks.map(({ hook, program, attached, error }) => ({ hook, program, attached, ...(error !== undefined && { error }) })),
+    events,
+    last_sequence: lastSequence,
+    lost,
+    spool: { bytes: spool.bytes, batches: spool.batches, max_bytes: spool.maxBytes },
+  };
+}
+
+function enricherReport(key: string, message: StreamMessage, nowMs: number): EnricherReport | undefined {
+  if (!key.startsWith(MEMBER_PREFIX)) return undefined;
+  return {
+    id: tokenName(key.slice(MEMBER_PREFIX.length)),
+    alive: nowMs - message.storedAtMs < ENRICHER_DEAD_MS,
+    seen_at: new Date(message.storedAtMs).toISOString(),
+  };
+}
+
+function lagReport(token: string, head: StreamMessage, cursor: StreamMessage | undefined): LagReport | undefined {
+  const sequences = parseSequences(head.headers?.get(RawHeader.sequences) ?? '');
+  if (!sequences) return undefined;
+  const { lastSequence = 0, owner = '' } = (cursor && (jsonOf(cursor) as { lastSequence?: number; owner?: string } | undefined)) ?? {};
+  return {
+    node: tokenName(token),
+    owner,
+    events: Math.max(0, sequences.last - lastSequence),
+    raw_last_sequence: sequences.last,
+    enriched_last_sequence: lastSequence,
+  };
+}
+
+/** undefined: the value is not an object; whoever wrote it was not one of ours. */
+function jsonOf(message: StreamMessage): object | undefined {
+  try {
+    const value: unknown = JSON.parse(Buffer.from(message.data).toString());
+    return typeof value === 'object' && value !== null ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function isNotFound(error: unknown): boolean {
+  return error instanceof JetStreamApiError && error.code === STREAM_NOT_FOUND;
+}

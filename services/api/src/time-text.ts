@@ -1,0 +1,35 @@
+/** Points in time as people write them: RFC 3339, `now`, or an age such as `15m` or `-15m`. */
+
+/** For people. */
+export const TIME_EXPECTED = 'an RFC 3339 time such as 2026-01-31T12:00:00Z, or an age such as 15m, 2h or 7d';
+
+const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000, w: 604_800_000 };
+/** A '+' of an offset that was not escaped in a URL arrives as a space. */
+const RFC3339 = /^(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+ -]\d\d:\d\d)$/;
+const AGE = /^-?(\d{1,9})(ms|s|m|h|d|w)$/;
+
+/**
+ * @returns microseconds since 1970; undefined when the text is no time
+ */
+export function parseTimeUs(text: string, nowMs: number): number | undefined {
+  if (text === 'now') return Math.floor(nowMs) * 1000;
+  const durationMs = parseDurationMs(text.replace(/^-/, ''));
+  if (durationMs !== undefined) return Math.max(0, Math.floor(nowMs - durationMs)) * 1000;
+  const match = RFC3339.exec(text);
+  if (!match) return undefined;
+  const [, seconds = '', fraction = '', zone = ''] = match;
+  const wholeMs = Date.parse(`${seconds.toUpperCase()}${zone.replace(' ', '+').toUpperCase()}`);
+  return Number.isNaN(wholeMs) || wholeMs < 0 ? undefined : wholeMs * 1000 + Number(fraction.padEnd(6, '0').slice(0, 6));
+}
+
+/** `90s`, `5m`; undefined when the text is none. */
+export function parseDurationMs(text: string): number | undefined {
+  const match = AGE.exec(text);
+  return match && !text.startsWith('-') ? Number(match[1]) * UNIT_MS[match[2]!]! : undefined;
+}
+
+/** RFC 3339 with microseconds, UTC. */
+export function formatTimeUs(timeUs: number): string {
+  const seconds = new Date(Math.floor(timeUs / 1_000_000) * 1000).toISOString().slice(0, 19);
+  return `${seconds}.${String(Math.floor(timeUs) % 1_000_000).padStart(6, '0')}Z`;
+}
