@@ -1,0 +1,308 @@
+/**
+ * The enricher: shares the nodes with its fellows and runs a session for each of its own. Everything but the identity cache belongs to one
+ * connection: when that is lost, or the others must take this enricher for dead, all sessions end at once, unsent messages are dropped, and all starts
+ * anew from the cursors. So nothing stale is ever sent, however long the connection or the process was away.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { BUCKETS, RAW_PREFIX, STREAMS } from '@tidegate/contracts';
+import { createPublisher, type Closable, type Logger, type Metrics, type Publisher } from '@tidegate/runtime';
+import { jetstream, jetstreamManager, type JetStreamClient, type JetStreamManager } from '@nats-io/jetstream';
+import type { NatsConnection } from '@nats-io/nats-core';
+import { ownerOf } from './assignment.ts';
+import { watchBucket } from './bucket-watch.ts';
+import { CursorStore } from './cursor-store.ts';
+import { FlowBudget } from './flow-budget.ts';
+import { IdentityCache } from './identity-cache.ts';
+import { joinMembers, type Membership } from './membership.ts';
+import { enricherMetrics, type EnricherMetrics } from './metrics.ts';
+import { startNodeSession, type NodeSession } from './node-session.ts';
+import { Splicer } from './splice.ts';
+
+export interface EnricherDeps {
+  nc: NatsConnection;
+  logger: Logger;
+  metrics: Metrics;
+  /** Unique among all enrichers, this process's restarts included; one subject token. */
+  id: string;
+  /** Bytes of RAW held at most while their outputs are not stored. */
+  maxInFlightBytes: number;
+}
+
+export interface Enricher extends Closable {
+  /** Reasons why it is not ready; empty: it is. */
+  readiness(): string[];
+}
+
+/** Messages of EVENTS are closed before they grow beyond 1 MiB, headers included: what a server takes by default. */
+const MESSAGE_BYTES = 1024 * 1024;
+const HEADER_BYTES = 4 * 1024;
+/** One pull of one node brings at most, and at least may bring. */
+const MAX_WINDOW_BYTES = 1280 * 1024;
+const MIN_WINDOW_BYTES = 64 * 1024;
+/** RAW is asked for nodes that have no sensor status: their sensor is gone, or a capture is played. */
+const NODE_SCAN_INTERVAL_MS = 5_000;
+/** Members and nodes are looked at so often; death of a member is noticed by time alone. */
+const RECONCILE_INTERVAL_MS = 250;
+const RETRY_MIN_MS = 250;
+const RETRY_MAX_MS = 5_000;
+/** A session that lasted so long starts again without more waiting than the least. */
+const STABLE_MS = 30_000;
+const PUBLISHER_DRAIN_MS = 5_000;
+
+export function createEnricher(deps: EnricherDeps): Enricher {
+  return new SharingEnricher(deps);
+}
+
+/** What belongs to one connection. */
+interface Epoch {
+  client: JetStreamClient;
+  manager: JetStreamManager;
+  members: Membership;
+  cursors: CursorStore;
+  events: Publisher;
+  deadLetters: Publisher;
+  abort: AbortController;
+}
+
+class SharingEnricher implements Enricher {
+  readonly #deps: EnricherDeps;
+  readonly #metrics: EnricherMetrics;
+  readonly #identities = new IdentityCache();
+  readonly #budget: FlowBudget;
+  readonly #splicer: Splicer;
+  readonly #abort = new AbortController();
+  readonly #running: Promise<void>;
+  #epoch: Epoch | undefined;
+  readonly #sessions = new Map<string, NodeSession>();
+  /** Nodes whose cursor may still name this enricher as owner though it has no session: it takes them up again, if only to let go of them. */
+  readonly #held = new Set<string>();
+  readonly #nodes = new Set<string>();
+  #podsRevision = 0;
+  #destinationsRevision = 0;
+  #closing: Promise<void> | undefined;
+
+  constructor(deps: EnricherDeps) {
+    this.#deps = deps;
+    this.#metrics = enricherMetrics(deps.metrics);
+    this.#budget = new FlowBudget(deps.maxInFlightBytes);
+    const maxPayload = deps.nc.info?.max_payload ?? MESSAGE_BYTES;
+    this.#splicer = new Splicer({
+      messageBytes: Math.min(MESSAGE_BYTES, maxPayload) - HEADER_BYTES,
+      maxMessageBytes: maxPayload - HEADER_BYTES,
+    });
+    deps.metrics.gauge('nodes', 'Nodes this enricher has', { read: () => this.#sessions.size });
+    deps.metrics.gauge('in_flight_bytes', 'Bytes of RAW whose outputs are not stored yet', { read: () => this.#budget.usedBytes });
+    deps.metrics.gauge('cached_pods', 'Pods known', { read: () => this.#identities.pods });
+    deps.metrics.gauge('cached_destinations', 'Addresses known', { read: () => this.#identities.destinations });
+    deps.metrics.observedCounter('refused_identities', 'Entries of KV that were malformed or one too many', () => this.#identities.refused);
+    this.#running = this.#run();
+  }
+
+  readiness(): string[] {
+    if (this.#abort.signal.aborted) return ['stopping'];
+    return this.#epoch ? [] : ['not connected to NATS, or its streams and buckets are not there'];
+  }
+
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    const epoch = this.#epoch;
+    this.#abort.abort();
+    await this.#running;
+    if (!epoch || epoch.abort.signal.aborted) return;
+    await Promise.all([...this.#sessions.values()].map(session => session.release()));
+    await Promise.all([epoch.events, epoch.deadLetters].map(publisher => publisher.close({ drainTimeoutMs: PUBLISHER_DRAIN_MS })));
+    await epoch.members.leave().catch((error: unknown) => this.#deps.logger.warn({ err: error }, 'could not say good-bye'));
+    epoch.abort.abort();
+  }
+
+  /** One epoch after the other, until closed. */
+  async #run(): Promise<void> {
+    const { signal } = this.#abort;
+    let retryMs = RETRY_MIN_MS;
+    while (!signal.aborted) {
+      const ended = Promise.withResolvers<string>();
+      const startedAtMs = performance.now();
+      try {
+        const epoch = await this.#beginEpoch(ended.resolve);
+        this.#epoch = epoch;
+        this.#deps.logger.info({ id: this.#deps.id, nodes: this.#nodes.size, pods: this.#identities.pods }, 'enriching');
+        const reason = await this.#shareNodes(epoch, ended.promise);
+        if (signal.aborted) return;
+        this.#deps.logger.warn({ reason }, 'all nodes start again');
+      } catch (error) {
+        if (signal.aborted) return;
+        this.#deps.logger.warn({ reason: error instanceof Error ? error.message : String(error), retryMs }, 'cannot enrich yet');
+      }
+      await this.#endEpoch();
+      if (performance.now() - startedAtMs > STABLE_MS) retryMs = RETRY_MIN_MS;
+      await pause(retryMs, signal);
+      retryMs = Math.min(retryMs * 2, RETRY_MAX_MS);
+    }
+  }
+
+  /** Everything that has to be there before the first node is taken. */
+  async #beginEpoch(onTrouble: (reason: string) => void): Promise<Epoch> {
+    const { nc, logger, id } = this.#deps;
+    const abort = new AbortController();
+    try {
+      const manager = await jetstreamManager(nc, { checkAPI: false });
+      const client = jetstream(nc);
+      void watchConnection(nc, abort.signal, onTrouble);
+      await manager.streams.info(STREAMS.events.name);
+      await this.#watch(manager, abort.signal, onTrouble);
+      const members = await joinMembers({ nc, client, manager, id, signal: abort.signal, onTrouble });
+      return {
+        client,
+        manager,
+        members,
+        cursors: new CursorStore(client, manager),
+        events: createPublisher(nc, { stream: STREAMS.events.name, logger }),
+        deadLetters: createPublisher(nc, { stream: STREAMS.deadLetter.name, logger }),
+        abort,
+      };
+    } catch (error) {
+      abort.abort();
+      throw error;
+    }
+  }
+
+  async #watch(manager: JetStreamManager, signal: AbortSignal, onTrouble: (reason: string) => void): Promise<void> {
+    const { nc } = this.#deps;
+    const common = { nc, manager, filter: '>', onTrouble };
+    const readers = await Promise.all([
+      watchBucket({
+        ...common,
+        bucket: BUCKETS.pods.name,
+        after: this.#podsRevision,
+        onPut: (key, value, revision) => {
+          this.#podsRevision = revision;
+          this.#identities.putPod(key, value);
+        },
+        onDelete: (key, revision) => {
+          this.#podsRevision = revision;
+          this.#identities.deletePod(key);
+        },
+      }),
+      watchBucket({
+        ...common,
+        bucket: BUCKETS.destinations.name,
+        after: this.#destinationsRevision,
+        onPut: (key, value, revision) => {
+          this.#destinationsRevision = revision;
+          this.#identities.putDestination(key, value);
+        },
+        onDelete: (key, revision) => {
+          this.#destinationsRevision = revision;
+          this.#identities.deleteDestination(key);
+        },
+      }),
+      watchBucket({
+        ...common,
+        bucket: BUCKETS.sensors.name,
+        keysOnly: true,
+        onPut: key => this.#nodes.add(key),
+        // What the node has on RAW is still to be read: the scan of RAW decides.
+        onDelete: () => undefined,
+      }),
+    ]);
+    if (signal.aborted) for (const reader of readers) reader.close();
+    else signal.addEventListener('abort', () => readers.forEach(reader => reader.close()));
+  }
+
+  /** Takes and gives nodes as members come and go. Returns why it ended. */
+  async #shareNodes(epoch: Epoch, ended: Promise<string>): Promise<string> {
+    const { signal } = this.#abort;
+    let reason: string | undefined;
+    void ended.then(why => (reason = why));
+    let scannedAtMs = -Infinity;
+    while (reason === undefined && !signal.aborted) {
+      if (performance.now() - scannedAtMs >= NODE_SCAN_INTERVAL_MS) {
+        scannedAtMs = performance.now();
+        await this.#scanNodes(epoch);
+      }
+      this.#reconcile(epoch);
+      await Promise.race([pause(RECONCILE_INTERVAL_MS, signal), ended]);
+    }
+    return reason ?? 'stopping';
+  }
+
+  async #scanNodes({ manager }: Epoch): Promise<void> {
+    const { state } = await manager.streams.info(STREAMS.raw.name, { subjects_filter: `${RAW_PREFIX}.*` });
+    for (const subject of Object.keys(state.subjects ?? {})) this.#nodes.add(subject.slice(RAW_PREFIX.length + 1));
+  }
+
+  #reconcile(epoch: Epoch): void {
+    const members = epoch.members.alive();
+    for (const node of this.#nodes) {
+      const isOurs = ownerOf(node, members) === this.#deps.id;
+      const session = this.#sessions.get(node);
+      if (session && !isOurs) void session.release();
+      else if (!session && (isOurs || this.#held.has(node))) this.#startSession(epoch, node);
+    }
+  }
+
+  #startSession(epoch: Epoch, node: string): void {
+    const { nc, logger, id } = this.#deps;
+    const startedAtMs = performance.now();
+    const session = startNodeSession(node, {
+      nc,
+      manager: epoch.manager,
+      events: epoch.events,
+      deadLetters: epoch.deadLetters,
+      cursors: epoch.cursors,
+      members: epoch.members,
+      identities: this.#identities,
+      splicer: this.#splicer,
+      budget: this.#budget,
+      windowBytes: () => this.#windowBytes(),
+      metrics: this.#metrics,
+      logger,
+      owner: id,
+    });
+    this.#sessions.set(node, session);
+    this.#held.delete(node);
+    void session.ended.then(async reason => {
+      if (reason !== undefined) {
+        this.#held.add(node);
+        if (performance.now() - startedAtMs < STABLE_MS) await pause(RETRY_MIN_MS, epoch.abort.signal);
+      }
+      if (this.#sessions.get(node) === session) this.#sessions.delete(node);
+    });
+  }
+
+  /** The more nodes, the less each may have under way, so that all together stay within bounds even when all wake at once. */
+  #windowBytes(): number {
+    const share = Math.floor(this.#deps.maxInFlightBytes / Math.max(1, this.#sessions.size));
+    return Math.min(MAX_WINDOW_BYTES, Math.max(MIN_WINDOW_BYTES, share));
+  }
+
+  /** Drops everything that belongs to the connection. */
+  async #endEpoch(): Promise<void> {
+    const epoch = this.#epoch;
+    if (!epoch) return;
+    this.#epoch = undefined;
+    epoch.abort.abort();
+    for (const [node, session] of this.#sessions) {
+      this.#held.add(node);
+      session.abandon();
+    }
+    this.#sessions.clear();
+    // Not drained: another enricher may have these nodes by the time the connection is back.
+    await Promise.all([epoch.events, epoch.deadLetters].map(publisher => publisher.close({ drainTimeoutMs: 0 })));
+  }
+}
+
+async function watchConnection(nc: NatsConnection, signal: AbortSignal, onTrouble: (reason: string) => void): Promise<void> {
+  const statuses = nc.status();
+  for await (const status of statuses) {
+    if (signal.aborted) return;
+    if (status.type === 'disconnect' || status.type === 'close') return onTrouble('connection lost');
+  }
+}
+
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await delay(ms, undefined, { signal }).catch(() => undefined);
+}

@@ -1,0 +1,215 @@
+/** Pods and addresses of the cluster, as the gateway writes them into KV, in the form the splicer copies. */
+import { BatchError, NO_NAMESPACE, subjectToken, WireCursor } from '@tidegate/contracts';
+import { lengthDelimited, podField, type DestinationIdentity, type Identities, type PodIdentity } from './splice.ts';
+
+export interface IdentityCacheLimits {
+  maxPods: number;
+  maxDestinations: number;
+  /** How long a batch waits for a pod. */
+  podWaitMs: number;
+}
+
+export const IDENTITY_LIMITS = { maxPods: 200_000, maxDestinations: 200_000, podWaitMs: 2_000 } as const satisfies IdentityCacheLimits;
+
+/** Pods waited for in vain that are remembered, so that a node waits once for each and not once a batch. */
+const MAX_MISSING = 10_000;
+
+const WIRE_LENGTH = 2;
+const DESTINATIONS_TAG = 0x4a;
+/** Field numbers of Pod and of Destination. */
+const PodText = { namespace: 2, name: 3, workload: 4 } as const;
+const DESTINATION_IP = 1;
+const FNV_OFFSET = 0x811c9dc5 | 0;
+const FNV_PRIME = 0x01000193;
+/** Keeps hashes in the range that V8 stores without an object. */
+const HASH_MASK = 0x3fffffff;
+
+interface DestinationEntry extends DestinationIdentity {
+  ip: Uint8Array;
+}
+
+export class IdentityCache implements Identities {
+  readonly #limits: IdentityCacheLimits;
+  /** By node token, then by pod uid token: a sensor gets the pods of its own node only. */
+  readonly #nodes = new Map<string, Map<string, PodIdentity>>();
+  #podCount = 0;
+  /** By hash of the address, then compared byte by byte: looking one up makes no string. */
+  readonly #destinations = new Map<number, DestinationEntry[]>();
+  readonly #destinationKeys = new Map<string, DestinationEntry>();
+  /** When a pod was first asked for in vain, by KV key. */
+  readonly #missingSinceMs = new Map<string, number>();
+  readonly #waiting = new Map<string, Set<() => void>>();
+  #lastNode = '';
+  #lastPods: Map<string, PodIdentity> | undefined;
+  /** Entries that were malformed, or one too many. */
+  refused = 0;
+
+  constructor(limits: IdentityCacheLimits = IDENTITY_LIMITS) {
+    this.#limits = limits;
+  }
+
+  get pods(): number {
+    return this.#podCount;
+  }
+
+  get destinations(): number {
+    return this.#destinationKeys.size;
+  }
+
+  pod(node: string, uid: string): PodIdentity | undefined {
+    if (node !== this.#lastNode) {
+      this.#lastNode = node;
+      this.#lastPods = this.#nodes.get(subjectToken(node));
+    }
+    return this.#lastPods?.get(subjectToken(uid));
+  }
+
+  destination(bytes: Uint8Array, start: number, end: number): DestinationIdentity | undefined {
+    const entries = this.#destinations.get(hash(bytes, start, end));
+    return entries?.find(entry => equals(entry.ip, bytes, start, end));
+  }
+
+  /**
+   * @param key of KV `pods`: `<node token>.<pod uid>`
+   * @param value tidegate.v1.Pod; copied
+   */
+  putPod(key: string, value: Uint8Array): void {
+    const dot = key.indexOf('.');
+    const text = texts(value, Object.values(PodText));
+    if (dot < 0 || !text) {
+      this.refused++;
+      return;
+    }
+    const node = key.slice(0, dot);
+    const uid = key.slice(dot + 1);
+    let pods = this.#nodes.get(node);
+    if (!pods?.has(uid)) {
+      if (this.#podCount >= this.#limits.maxPods) {
+        this.refused++;
+        return;
+      }
+      this.#podCount++;
+    }
+    if (!pods) {
+      this.#nodes.set(node, (pods = new Map()));
+      this.#lastNode = '';
+      this.#lastPods = undefined;
+    }
+    const [namespace = '', name = '', workload = ''] = text;
+    const namespaceToken = namespace === '' ? NO_NAMESPACE : subjectToken(namespace);
+    pods.set(uid, { place: `${namespaceToken}.${subjectToken(workload || name || uid)}`, field: podField(value) });
+    this.#missingSinceMs.delete(key);
+    for (const wake of this.#waiting.get(key) ?? []) wake();
+  }
+
+  deletePod(key: string): void {
+    const dot = key.indexOf('.');
+    const node = key.slice(0, dot);
+    const pods = this.#nodes.get(node);
+    if (!pods?.delete(key.slice(dot + 1))) return;
+    this.#podCount--;
+    if (pods.size > 0) return;
+    this.#nodes.delete(node);
+    this.#lastNode = '';
+    this.#lastPods = undefined;
+  }
+
+  /**
+   * @param key of KV `services`
+   * @param value tidegate.v1.Destination; copied
+   */
+  putDestination(key: string, value: Uint8Array): void {
+    const ip = texts(value, [DESTINATION_IP])?.[0];
+    if (!ip || (!this.#destinationKeys.has(key) && this.#destinationKeys.size >= this.#limits.maxDestinations)) {
+      this.refused++;
+      return;
+    }
+    this.deleteDestination(key);
+    const entry: DestinationEntry = { ip: Buffer.from(ip), field: lengthDelimited(DESTINATIONS_TAG, value) };
+    this.#destinationKeys.set(key, entry);
+    const slot = hash(entry.ip, 0, entry.ip.length);
+    const entries = this.#destinations.get(slot);
+    if (entries) entries.push(entry);
+    else this.#destinations.set(slot, [entry]);
+  }
+
+  deleteDestination(key: string): void {
+    const entry = this.#destinationKeys.get(key);
+    if (!entry) return;
+    this.#destinationKeys.delete(key);
+    const slot = hash(entry.ip, 0, entry.ip.length);
+    const left = (this.#destinations.get(slot) ?? []).filter(other => other !== entry);
+    if (left.length > 0) this.#destinations.set(slot, left);
+    else this.#destinations.delete(slot);
+  }
+
+  /**
+   * Resolves when all pods are known, or when the longest wait for the last of them is over. A pod is waited for once: counted from the first time
+   * it was asked for.
+   */
+  async waitForPods(node: string, uids: readonly string[], signal: AbortSignal): Promise<void> {
+    await Promise.all(uids.map(uid => this.#waitForPod(`${subjectToken(node)}.${subjectToken(uid)}`, signal)));
+  }
+
+  #waitForPod(key: string, signal: AbortSignal): Promise<void> | undefined {
+    const nowMs = performance.now();
+    let sinceMs = this.#missingSinceMs.get(key);
+    if (sinceMs === undefined) {
+      sinceMs = nowMs;
+      if (this.#missingSinceMs.size >= MAX_MISSING) this.#missingSinceMs.delete(this.#missingSinceMs.keys().next().value ?? '');
+      this.#missingSinceMs.set(key, sinceMs);
+    }
+    const leftMs = sinceMs + this.#limits.podWaitMs - nowMs;
+    if (leftMs <= 0 || signal.aborted) return undefined;
+    return new Promise(resolve => {
+      const wakers = this.#waiting.get(key) ?? new Set();
+      this.#waiting.set(key, wakers);
+      const wake = () => {
+        clearTimeout(timer);
+        signal.removeEventListener('abort', wake);
+        wakers.delete(wake);
+        if (wakers.size === 0) this.#waiting.delete(key);
+        resolve();
+      };
+      const timer = setTimeout(wake, leftMs);
+      signal.addEventListener('abort', wake);
+      wakers.add(wake);
+    });
+  }
+}
+
+/** The text fields with these numbers; undefined when the bytes are no message. */
+function texts(message: Uint8Array, fields: readonly number[]): string[] | undefined {
+  const bytes = Buffer.from(message.buffer, message.byteOffset, message.byteLength);
+  const found = fields.map(() => '');
+  const cursor = new WireCursor(bytes);
+  try {
+    while (cursor.offset < cursor.end) {
+      const tag = cursor.varint();
+      if ((tag & 7) !== WIRE_LENGTH) {
+        cursor.skip(tag & 7);
+        continue;
+      }
+      const length = cursor.length();
+      const wanted = fields.indexOf(Math.floor(tag / 8));
+      if (wanted >= 0) found[wanted] = bytes.toString('utf8', cursor.offset, cursor.offset + length);
+      cursor.offset += length;
+    }
+  } catch (error) {
+    if (error instanceof BatchError) return undefined;
+    throw error;
+  }
+  return found;
+}
+
+function hash(bytes: Uint8Array, start: number, end: number): number {
+  let value = FNV_OFFSET;
+  for (let i = start; i < end; i++) value = Math.imul(value ^ bytes[i]!, FNV_PRIME);
+  return value & HASH_MASK;
+}
+
+function equals(text: Uint8Array, bytes: Uint8Array, start: number, end: number): boolean {
+  if (text.length !== end - start) return false;
+  for (let i = 0; i < text.length; i++) if (text[i] !== bytes[start + i]) return false;
+  return true;
+}

@@ -1,0 +1,4 @@
+export * from './config.ts';
+export * from './enricher.ts';
+export { DeadLetterHeader } from './node-session.ts';
+export * from './splice.ts';

@@ -1,0 +1,98 @@
+/**
+ * Which enrichers live. Each announces itself in KV `enrichers` every second; whoever has not been heard of for four seconds is dead. That is measured by
+ * when a new revision was seen here: clocks of different machines are never compared.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { BUCKETS } from '@tidegate/contracts';
+import { bucketPrefix } from '@tidegate/runtime';
+import type { JetStreamClient, JetStreamManager } from '@nats-io/jetstream';
+import { headers, type NatsConnection } from '@nats-io/nats-core';
+import { watchBucket } from './bucket-watch.ts';
+import type { StreamReader } from './stream-reader.ts';
+
+export interface MembershipOptions {
+  nc: NatsConnection;
+  client: JetStreamClient;
+  manager: JetStreamManager;
+  /** This enricher's own id: one subject token. */
+  id: string;
+  signal: AbortSignal;
+  onTrouble: (reason: string) => void;
+}
+
+export interface Membership {
+  /** Ids, sorted, this one included. */
+  alive(): string[];
+  isAlive(id: string): boolean;
+  /**
+   * Whether the others still count this enricher among the living. False, e.g. after its process was stopped for seconds: then its nodes may have got another
+   * owner, and nothing more may be published from what is in memory.
+   */
+  hasLease(): boolean;
+  /** Says good-bye, so that the others need not wait. */
+  leave(): Promise<void>;
+}
+
+const HEARTBEAT_INTERVAL_MS = 1_000;
+const DEAD_AFTER_MS = 4_000;
+/** Less than DEAD_AFTER_MS, so that an enricher lets go before another takes over. */
+const LEASE_MS = 3_000;
+const HEARTBEAT_TIMEOUT_MS = 2_000;
+const MEMBER_PREFIX = 'member.';
+
+/** Announces this enricher and learns of the others; resolves when both are done. */
+export async function joinMembers(options: MembershipOptions): Promise<Membership> {
+  const { nc, client, manager, id, signal, onTrouble } = options;
+  const subject = bucketPrefix(BUCKETS.enrichers.name) + MEMBER_PREFIX + id;
+  const startedAt = new Date().toISOString();
+  const seenAtMs = new Map<string, number>();
+  let announcedAtMs = -Infinity;
+  let hasLeft = false;
+
+  async function announce(): Promise<void> {
+    // The time of sending: the others see the heartbeat later than that, never earlier.
+    const sentAtMs = performance.now();
+    await client.publish(subject, JSON.stringify({ startedAt }), { timeout: HEARTBEAT_TIMEOUT_MS });
+    announcedAtMs = sentAtMs;
+  }
+
+  async function keepAnnouncing(): Promise<void> {
+    while (!signal.aborted && !hasLeft) {
+      await delay(HEARTBEAT_INTERVAL_MS, undefined, { signal }).catch(() => undefined);
+      if (signal.aborted || hasLeft) return;
+      await announce().catch(() => undefined);
+      if (!hasLease() && !signal.aborted) return onTrouble('no heartbeat of its own stored in time');
+    }
+  }
+
+  const isAlive = (member: string) => member === id || performance.now() - (seenAtMs.get(member) ?? -Infinity) < DEAD_AFTER_MS;
+  const hasLease = () => performance.now() - announcedAtMs < LEASE_MS;
+
+  await announce();
+  const reader: StreamReader = await watchBucket({
+    nc,
+    manager,
+    bucket: BUCKETS.enrichers.name,
+    filter: `${MEMBER_PREFIX}*`,
+    onPut: key => seenAtMs.set(key.slice(MEMBER_PREFIX.length), performance.now()),
+    onDelete: key => seenAtMs.delete(key.slice(MEMBER_PREFIX.length)),
+    onTrouble: reason => onTrouble(`members: ${reason}`),
+  });
+  signal.addEventListener('abort', () => reader.close());
+  void keepAnnouncing();
+
+  return {
+    alive: () => {
+      for (const member of seenAtMs.keys()) if (!isAlive(member)) seenAtMs.delete(member);
+      return [...new Set([...seenAtMs.keys(), id])].sort();
+    },
+    isAlive,
+    hasLease,
+    leave: async () => {
+      hasLeft = true;
+      const marker = headers();
+      marker.set('KV-Operation', 'DEL');
+      await client.publish(subject, undefined, { headers: marker, timeout: HEARTBEAT_TIMEOUT_MS });
+    },
+  };
+}

@@ -1,0 +1,425 @@
+/**
+ * Enriches one node: takes its cursor, reads its batches in order, publishes what they become, and moves the cursor when that is stored. Whatever
+ * goes wrong ends the session; the next one starts from the cursor. What it then publishes again has the same ids, and the stream refuses it.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { BatchError, DEAD_LETTER_PREFIX, LossReason, RAW_PREFIX, STREAMS, tokenName } from '@tidegate/contracts';
+import type { Logger, Publisher } from '@tidegate/runtime';
+import type { JetStreamManager } from '@nats-io/jetstream';
+import type { NatsConnection } from '@nats-io/nats-core';
+import { CursorConflict, type Cursor, type CursorStore } from './cursor-store.ts';
+import type { FlowBudget } from './flow-budget.ts';
+import type { IdentityCache } from './identity-cache.ts';
+import { lossOutput, lossRanges, uncovered } from './loss-report.ts';
+import type { Membership } from './membership.ts';
+import type { EnricherMetrics } from './metrics.ts';
+import { decodedPayload, PoisonError, PoisonReason, readBatch, sequencesOf, type SequenceRange } from './raw-message.ts';
+import type { Output, Splicer } from './splice.ts';
+import { openStreamReader, type StreamMessage, type StreamReader } from './stream-reader.ts';
+
+export interface NodeSessionDeps {
+  nc: NatsConnection;
+  manager: JetStreamManager;
+  /** To EVENTS, and to DEADLETTER: closed by their owner when the connection is lost, which ends every session. */
+  events: Publisher;
+  deadLetters: Publisher;
+  cursors: CursorStore;
+  members: Membership;
+  identities: IdentityCache;
+  /** Shared by all sessions: used only between two awaits. */
+  splicer: Splicer;
+  budget: FlowBudget;
+  /** Bytes one pull may bring. */
+  windowBytes: () => number;
+  metrics: EnricherMetrics;
+  logger: Logger;
+  /** This enricher. */
+  owner: string;
+}
+
+export interface NodeSession {
+  /** Settles when the session is over; with the reason when it ended by itself. */
+  readonly ended: Promise<string | undefined>;
+  /** Stops reading, waits until what was read is stored, writes the cursor and lets go of the node. */
+  release(): Promise<void>;
+  /** Ends at once; what is not stored is for the next owner. */
+  abandon(): void;
+}
+
+/** Cursors are written this often at most: what a new owner publishes again. */
+const CURSOR_INTERVAL_MS = 1_000;
+/** How long a release waits for what is under way. */
+const RELEASE_TIMEOUT_MS = 5_000;
+/** How often a node is asked for that another living enricher still has. */
+const ACQUIRE_INTERVAL_MS = 200;
+/** Room for headers that the dead-letter message has beyond the original's. */
+const DEAD_LETTER_HEADER_BYTES = 4_096;
+
+/** Header names of a dead letter. */
+export const DeadLetterHeader = {
+  reason: 'Tidegate-Reason',
+  detail: 'Tidegate-Detail',
+  streamSequence: 'Tidegate-Stream-Sequence',
+  /** The original's own Nats-Msg-Id. */
+  messageId: 'Tidegate-Message-Id',
+  /** The original's size, when the payload had to be cut. */
+  truncated: 'Tidegate-Truncated',
+} as const;
+
+interface PendingBatch {
+  cursor: Cursor;
+  /** Messages not stored yet. */
+  left: number;
+  bytes: number;
+}
+
+export function startNodeSession(nodeToken: string, deps: NodeSessionDeps): NodeSession {
+  return new Session(nodeToken, deps);
+}
+
+class Session implements NodeSession {
+  readonly ended: Promise<string | undefined>;
+  readonly #end = Promise.withResolvers<string | undefined>();
+  readonly #deps: NodeSessionDeps;
+  readonly #nodeToken: string;
+  readonly #subject: string;
+  readonly #abort = new AbortController();
+  readonly #starting: Promise<void>;
+  #reader: StreamReader | undefined;
+  #releasing: Promise<void> | undefined;
+  /** Bytes of the budget that this session holds. */
+  #heldBytes = 0;
+
+  /** Read and not processed yet, from #queueHead on. Bounded by the reader's window. */
+  #queue: StreamMessage[] = [];
+  #isProcessing = false;
+  /** Processed and not stored yet, oldest first. */
+  readonly #pending: PendingBatch[] = [];
+  #drained: (() => void) | undefined;
+
+  /** Up to where everything was processed, and up to where everything is stored. */
+  #processed: Cursor | undefined;
+  #stored: Cursor | undefined;
+  #revision = 0;
+  #written: Cursor | undefined;
+  #writing: Promise<void> | undefined;
+  #writeTimer: NodeJS.Timeout | undefined;
+
+  constructor(nodeToken: string, deps: NodeSessionDeps) {
+    this.#nodeToken = nodeToken;
+    this.#deps = deps;
+    this.#subject = `${RAW_PREFIX}.${nodeToken}`;
+    this.ended = this.#end.promise;
+    this.#starting = this.#start().catch((error: unknown) => this.#fail(error));
+  }
+
+  abandon(): void {
+    this.#finish(undefined);
+  }
+
+  release(): Promise<void> {
+    return (this.#releasing ??= this.#release());
+  }
+
+  async #release(): Promise<void> {
+    // A start that is half done may make this enricher the owner yet.
+    await this.#starting;
+    this.#reader?.close();
+    if (this.#stored && !this.#abort.signal.aborted) {
+      await this.#drain();
+      clearTimeout(this.#writeTimer);
+      await this.#writing;
+      if (!this.#abort.signal.aborted) {
+        const { cursors } = this.#deps;
+        await cursors.write(this.#nodeToken, { ...this.#stored, owner: '' }, this.#revision).catch((error: unknown) => this.#fail(error));
+      }
+    }
+    this.#finish(undefined);
+  }
+
+  async #start(): Promise<void> {
+    const cursor = await this.#acquire();
+    if (!cursor) return;
+    const { nc, manager, budget, windowBytes } = this.#deps;
+    this.#stored = this.#processed = this.#written = cursor;
+    const reader = await openStreamReader({
+      nc,
+      manager,
+      stream: STREAMS.raw.name,
+      filter: this.#subject,
+      from: cursor.streamSequence + 1,
+      windowBytes,
+      grant: () => budget.room(),
+      onMessage: message => this.#onMessage(message),
+      onTrouble: reason => this.#fail(new Error(`reading RAW: ${reason}`)),
+    });
+    if (this.#abort.signal.aborted || this.#releasing) reader.close();
+    else this.#reader = reader;
+  }
+
+  /** Makes this enricher the owner, once no other living one is. Undefined: the session ended before. */
+  async #acquire(): Promise<Cursor | undefined> {
+    const { cursors, members, owner, manager } = this.#deps;
+    const { signal } = this.#abort;
+    while (!signal.aborted && !this.#releasing) {
+      const { cursor: found, revision } = await cursors.read(this.#nodeToken);
+      if (found && found.owner !== '' && found.owner !== owner && members.isAlive(found.owner)) {
+        await delay(ACQUIRE_INTERVAL_MS, undefined, { signal }).catch(() => undefined);
+        continue;
+      }
+      const cursor = { ...(found ?? { streamSequence: 0, batch: 0, boot: '', lastSequence: 0 }), owner };
+      // A RAW that was made anew counts from 1 again.
+      if (cursor.streamSequence > (await manager.streams.info(STREAMS.raw.name)).state.last_seq) cursor.streamSequence = 0;
+      try {
+        this.#revision = await cursors.write(this.#nodeToken, cursor, revision);
+        return cursor;
+      } catch (error) {
+        if (!(error instanceof CursorConflict)) throw error;
+      }
+    }
+    return undefined;
+  }
+
+  #onMessage(message: StreamMessage): void {
+    const { budget, metrics } = this.#deps;
+    if (this.#abort.signal.aborted) return;
+    budget.take(message.size);
+    this.#heldBytes += message.size;
+    metrics.batchesRead.inc();
+    metrics.bytesRead.inc(message.size);
+    this.#queue.push(message);
+    if (!this.#isProcessing) {
+      this.#isProcessing = true;
+      this.#processQueue().catch((error: unknown) => this.#fail(error));
+    }
+  }
+
+  async #processQueue(): Promise<void> {
+    while (this.#queue.length > 0) {
+      const messages = this.#queue;
+      this.#queue = [];
+      for (const message of messages) {
+        if (this.#abort.signal.aborted) return;
+        await this.#process(message);
+      }
+      const last = messages[messages.length - 1]!;
+      this.#deps.metrics.lag.set({ node: this.#nodeToken }, last.pending + this.#queue.length);
+    }
+    this.#isProcessing = false;
+    if (this.#pending.length === 0) this.#drained?.();
+  }
+
+  #giveBack(bytes: number): void {
+    this.#heldBytes -= bytes;
+    this.#deps.budget.give(bytes);
+  }
+
+  async #process(message: StreamMessage): Promise<void> {
+    try {
+      await this.#enrich(message);
+    } catch (error) {
+      if (error instanceof PoisonError) return this.#bury(message, error);
+      if (error instanceof BatchError) return this.#bury(message, new PoisonError(PoisonReason.batch, error.message));
+      throw error;
+    }
+  }
+
+  async #enrich(message: StreamMessage): Promise<void> {
+    const { splicer, identities, metrics } = this.#deps;
+    const { headers } = message;
+    const payload = decodedPayload(headers, message.data);
+    const range = readBatch(splicer, this.#subject, headers, payload);
+    const { index } = splicer;
+    const before = this.#processed!;
+    const cursor: Cursor = {
+      streamSequence: message.streamSequence,
+      batch: index.batch,
+      boot: index.boot,
+      lastSequence: range.last,
+      owner: this.#deps.owner,
+    };
+    if (index.boot === before.boot && index.batch <= before.batch && range.last <= before.lastSequence) {
+      metrics.skippedBatches.inc();
+      await this.#publish(message, { ...before, streamSequence: message.streamSequence }, [], '');
+      return;
+    }
+    const missing = splicer.missingPods(identities);
+    if (missing.length > 0) {
+      metrics.podWaits.inc();
+      await identities.waitForPods(index.node, missing, this.#abort.signal);
+      if (this.#abort.signal.aborted) return;
+      // Other nodes used the splicer in the meantime.
+      splicer.read(payload);
+    }
+    const outputs = splicer.outputs(identities);
+    metrics.unresolvedPods.inc(splicer.unresolvedPods);
+    const losses = this.#discarded(message, range, before);
+    await this.#publish(message, cursor, [...losses, ...outputs], `${this.#nodeToken}:${index.boot}:${index.batch}`);
+  }
+
+  /** Loss events for numbers that should have come before this batch and did not: RAW discarded them. */
+  #discarded(message: StreamMessage, range: SequenceRange, before: Cursor): Output[] {
+    const { index } = this.#deps.splicer;
+    const isKnown = before.boot !== '';
+    // A capture that is played begins anywhere.
+    if (index.recorded && index.boot !== before.boot) return [];
+    const report = { node: index.node, boot: index.boot, recorded: index.recorded, reason: LossReason.LOSS_REASON_RAW_DISCARDED };
+    // A node never seen, whose sensor has sent batches before this one: how many events they held nobody knows any more.
+    if (!isKnown) return index.batch > 1 ? [lossOutput({ ...report, range: undefined, timeNs: message.timeNs })] : [];
+    if (range.first <= before.lastSequence + 1) return [];
+    const missing = uncovered({ first: before.lastSequence + 1, last: range.first - 1 }, lossRanges(index));
+    for (const { first, last } of missing) {
+      this.#deps.metrics.discardedEvents.inc(last - first + 1);
+      this.#deps.logger.warn({ node: index.node, first, last }, 'RAW discarded batches before they were read');
+    }
+    return missing.map(part => lossOutput({ ...report, range: part, timeNs: message.timeNs }));
+  }
+
+  /** Puts what cannot be read into the dead-letter stream, tells of the loss, and goes on behind it. */
+  async #bury(message: StreamMessage, error: PoisonError): Promise<void> {
+    const { deadLetters, metrics, logger, nc } = this.#deps;
+    const node = tokenName(this.#nodeToken);
+    const messageId = message.headers?.get('Nats-Msg-Id') ?? '';
+    const before = this.#processed!;
+    metrics.poison.inc({ reason: error.code });
+    logger.error({ node, reason: error.code, detail: error.message, streamSequence: message.streamSequence }, 'unreadable message on RAW');
+    const maxBytes = (nc.info?.max_payload ?? STREAMS.deadLetter.maxBytes) - DEAD_LETTER_HEADER_BYTES;
+    const isCut = message.data.length > maxBytes;
+    await deadLetters.publish({
+      subject: `${DEAD_LETTER_PREFIX}.raw.${this.#nodeToken}`,
+      payload: isCut ? message.data.subarray(0, maxBytes) : message.data,
+      messageId: `raw:${this.#nodeToken}:${message.streamSequence}:${message.timeNs}`,
+      headers: {
+        ...originalHeaders(message),
+        [DeadLetterHeader.reason]: error.code,
+        [DeadLetterHeader.detail]: printable(error.message),
+        [DeadLetterHeader.streamSequence]: String(message.streamSequence),
+        ...(messageId !== '' && { [DeadLetterHeader.messageId]: printable(messageId) }),
+        ...(isCut && { [DeadLetterHeader.truncated]: String(message.data.length) }),
+      },
+    });
+    const range = this.#lostRange(message, error);
+    const cursor: Cursor = { ...before, streamSequence: message.streamSequence, lastSequence: range?.last ?? before.lastSequence };
+    const reason = LossReason.LOSS_REASON_POISON;
+    const losses = range ? [lossOutput({ node, boot: before.boot, recorded: false, reason, range, timeNs: message.timeNs })] : [];
+    await this.#publish(message, cursor, losses, `${this.#nodeToken}:poison:${message.streamSequence}:${message.timeNs}`);
+  }
+
+  /** Numbers that are missing because of it, as far as its header tells and they were not accounted for before. */
+  #lostRange(message: StreamMessage, error: PoisonError): SequenceRange | undefined {
+    // Another node's numbers say nothing of this one's.
+    if (error.code === PoisonReason.node) return undefined;
+    const range = sequencesOf(message.headers);
+    const accounted = this.#processed!.boot === '' ? 0 : this.#processed!.lastSequence;
+    return range && range.last > accounted ? { first: Math.max(range.first, accounted + 1), last: range.last } : undefined;
+  }
+
+  /** Hands the messages to the publisher, in order; the cursor moves to `cursor` when all are stored. */
+  async #publish(message: StreamMessage, cursor: Cursor, outputs: readonly Output[], idPrefix: string): Promise<void> {
+    const { events, members, metrics } = this.#deps;
+    const batch: PendingBatch = { cursor, left: outputs.length, bytes: message.size };
+    this.#processed = cursor;
+    this.#pending.push(batch);
+    for (const output of outputs) {
+      // More than the window is never handed over, so nothing waits in the publisher that could go out after the lease is lost.
+      while (!events.stats.hasRoom) await events.ready();
+      if (this.#abort.signal.aborted) return;
+      if (!members.hasLease()) throw new Error('no lease: this enricher did not run for too long');
+      const { subject, payload, kind, events: count, firstSequence, lastSequence, fingerprint } = output;
+      const messageId = `${idPrefix}:${kind}:${firstSequence}-${lastSequence}:${count}:${fingerprint.toString(36)}`;
+      metrics.bytesPublished.inc(payload.length);
+      events.publish({ subject, payload, messageId }).then(
+        ack => {
+          metrics.messagesStored.inc();
+          metrics.eventsStored.inc(count);
+          if (ack.duplicate) metrics.duplicates.inc();
+          batch.left--;
+          this.#advance();
+        },
+        (error: unknown) => this.#fail(error),
+      );
+    }
+    this.#advance();
+  }
+
+  /** Moves the cursor over every batch whose messages are all stored. */
+  #advance(): void {
+    if (this.#abort.signal.aborted) return;
+    let done = 0;
+    while (done < this.#pending.length && this.#pending[done]!.left === 0) {
+      this.#giveBack(this.#pending[done]!.bytes);
+      this.#stored = this.#pending[done]!.cursor;
+      done++;
+    }
+    if (done === 0) return;
+    this.#pending.splice(0, done);
+    this.#writeTimer ??= setTimeout(() => this.#writeCursor(), CURSOR_INTERVAL_MS);
+    if (this.#pending.length === 0 && !this.#isProcessing) this.#drained?.();
+  }
+
+  #writeCursor(): void {
+    this.#writeTimer = undefined;
+    const cursor = this.#stored;
+    if (!cursor || cursor === this.#written || this.#writing || this.#abort.signal.aborted) return;
+    this.#writing = this.#deps.cursors
+      .write(this.#nodeToken, cursor, this.#revision)
+      .then(
+        revision => {
+          this.#revision = revision;
+          this.#written = cursor;
+        },
+        (error: unknown) => this.#fail(error),
+      )
+      .finally(() => {
+        this.#writing = undefined;
+        if (this.#stored !== this.#written && !this.#releasing)
+          this.#writeTimer ??= setTimeout(() => this.#writeCursor(), CURSOR_INTERVAL_MS);
+      });
+  }
+
+  /** Resolves when everything read is stored, the session ended, or it took too long. */
+  async #drain(): Promise<void> {
+    if (this.#pending.length === 0 && !this.#isProcessing) return;
+    const { signal } = this.#abort;
+    const drained = Promise.withResolvers<void>();
+    this.#drained = drained.resolve;
+    const timer = setTimeout(drained.resolve, RELEASE_TIMEOUT_MS);
+    signal.addEventListener('abort', () => drained.resolve());
+    await drained.promise;
+    clearTimeout(timer);
+  }
+
+  #fail(error: unknown): void {
+    if (this.#abort.signal.aborted) return;
+    const reason = error instanceof Error ? error.message : String(error);
+    this.#deps.metrics.restarts.inc({ reason: error instanceof CursorConflict ? 'cursor' : 'trouble' });
+    this.#deps.logger.warn({ node: tokenName(this.#nodeToken), reason }, 'node starts again from its cursor');
+    this.#finish(reason);
+  }
+
+  #finish(reason: string | undefined): void {
+    if (this.#abort.signal.aborted) return;
+    this.#abort.abort();
+    clearTimeout(this.#writeTimer);
+    this.#reader?.close();
+    this.#queue = [];
+    this.#pending.length = 0;
+    this.#giveBack(this.#heldBytes);
+    this.#deps.metrics.lag.remove({ node: this.#nodeToken });
+    this.#end.resolve(reason);
+  }
+}
+
+/** Headers that say how to read the payload. The server's own and the id are left behind: the dead letter has its own id. */
+function originalHeaders(message: StreamMessage): Record<string, string> {
+  const kept: Record<string, string> = {};
+  for (const name of message.headers?.keys() ?? []) {
+    if (name.startsWith('Tidegate-')) kept[name] = printable(message.headers!.get(name));
+  }
+  return kept;
+}
+
+/** A header's value takes neither line ends nor anything beyond ASCII, and need not be long. */
+function printable(text: string): string {
+  return text.slice(0, 256).replaceAll(/[^\x20-\x7e]/g, '?');
+}
