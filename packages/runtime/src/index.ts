@@ -3,6 +3,8 @@ export * from './errors.ts';
 export * from './health.ts';
 export * from './logging.ts';
 export * from './metrics.ts';
+export * from './nats-permissions.ts';
+export * from './nats-server.ts';
 export * from './nats.ts';
 export * from './publisher.ts';
 export * from './shutdown.ts';

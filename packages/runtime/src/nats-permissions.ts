@@ -1,0 +1,102 @@
+import { BUCKETS, DEAD_LETTER_PREFIX, EVENTS_PREFIX, RAW_PREFIX, STREAMS, nodeKey, subjectToken } from '@tidegate/contracts';
+import { bucketPrefix, bucketStream } from './stream-setup.ts';
+
+/**
+ * Who may do what on NATS. One user for each service, with the least it needs and an inbox prefix of its own, so that no service reads
+ * another's replies and a compromised node can only speak for itself.
+ */
+export const NatsRole = { sensor: 'sensor', enricher: 'enricher', gateway: 'gateway', api: 'api', admin: 'admin' } as const;
+export type NatsRole = (typeof NatsRole)[keyof typeof NatsRole];
+
+/** A user as `authorization.users` of nats-server's configuration has it. */
+export interface NatsUser {
+  user: string;
+  password: string;
+  permissions: NatsPermissions;
+}
+
+export interface NatsPermissions {
+  publish: { allow: string[] };
+  subscribe: { allow: string[] };
+}
+
+/**
+ * The inbox prefix a role connects with.
+ * @param node for sensors, the node's name
+ */
+export function roleInboxPrefix(role: NatsRole, node?: string): string {
+  return node === undefined ? `_INBOX_${role}` : `_INBOX_${role}_${subjectToken(node)}`;
+}
+
+/**
+ * The permissions of a role. A sensor's are its node's.
+ * @param node for sensors; left out, the user may speak for every node
+ */
+export function rolePermissions(role: NatsRole, node?: string): NatsPermissions {
+  const inbox = `${roleInboxPrefix(role, node)}.>`;
+  switch (role) {
+    case 'sensor': {
+      const rawSubject = `${RAW_PREFIX}.${node === undefined ? '*' : subjectToken(node)}`;
+      const status = `${bucketPrefix(BUCKETS.sensors.name)}${node === undefined ? '*' : nodeKey(node)}`;
+      return allow([rawSubject, status, `$JS.API.DIRECT.GET.${STREAMS.raw.name}.${rawSubject}`], [inbox]);
+    }
+    case 'enricher':
+      return allow(
+        [
+          ...readStream(STREAMS.raw.name),
+          ...[BUCKETS.pods, BUCKETS.destinations, BUCKETS.nodes].flatMap(bucket => readStream(bucketStream(bucket.name))),
+          ...writeBucket(BUCKETS.enrichers.name),
+          `$JS.API.DIRECT.GET.${STREAMS.events.name}.>`,
+          `${EVENTS_PREFIX}.>`,
+          `${DEAD_LETTER_PREFIX}.>`,
+        ],
+        [inbox],
+      );
+    case 'gateway':
+      return allow(
+        [
+          ...[BUCKETS.pods, BUCKETS.destinations, BUCKETS.nodes].flatMap(bucket => writeBucket(bucket.name)),
+          ...readStream(bucketStream(BUCKETS.sensors.name)),
+        ],
+        [inbox],
+      );
+    case 'api':
+      return allow(
+        [
+          ...Object.values(STREAMS).flatMap(stream => readStream(stream.name)),
+          ...Object.values(BUCKETS).flatMap(bucket => readStream(bucketStream(bucket.name))),
+        ],
+        [inbox],
+      );
+    case 'admin':
+      return allow(['>'], ['>']);
+  }
+}
+
+/** What reading a stream takes: its state, consumers of one's own, acks, and messages by number or subject. */
+function readStream(stream: string): string[] {
+  return [
+    '$JS.API.INFO',
+    `$JS.API.STREAM.INFO.${stream}`,
+    `$JS.API.STREAM.MSG.GET.${stream}`,
+    `$JS.API.DIRECT.GET.${stream}`,
+    `$JS.API.DIRECT.GET.${stream}.>`,
+    `$JS.API.CONSUMER.CREATE.${stream}.>`,
+    `$JS.API.CONSUMER.CREATE.${stream}`,
+    `$JS.API.CONSUMER.DURABLE.CREATE.${stream}.*`,
+    `$JS.API.CONSUMER.INFO.${stream}.*`,
+    `$JS.API.CONSUMER.LIST.${stream}`,
+    `$JS.API.CONSUMER.MSG.NEXT.${stream}.*`,
+    `$JS.API.CONSUMER.DELETE.${stream}.*`,
+    `$JS.ACK.${stream}.>`,
+    `$JS.FC.${stream}.>`,
+  ];
+}
+
+function writeBucket(bucket: string): string[] {
+  return [...readStream(bucketStream(bucket)), `${bucketPrefix(bucket)}>`];
+}
+
+function allow(publish: string[], subscribe: string[]): NatsPermissions {
+  return { publish: { allow: [...new Set(publish)] }, subscribe: { allow: subscribe } };
+}

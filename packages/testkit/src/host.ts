@@ -1,0 +1,64 @@
+import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createLogger, type Logger } from '@tidegate/runtime';
+
+/** What a test makes on the machine, undone in reverse order when the test is over: `await using host = createHost()`. */
+export interface Host {
+  /** For what is under test: silent, unless TIDEGATE_TEST_LOG_LEVEL names a level. */
+  readonly logger: Logger;
+  /** A new temporary folder. */
+  folder(): string;
+  /** A child process; killed when it still runs at the end. */
+  spawn(command: string, args: readonly string[], options?: SpawnOptions): ChildProcess;
+  /** Anything else to undo. */
+  defer(undo: () => void | Promise<void>): void;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+export function createHost(): Host {
+  const undos: (() => void | Promise<void>)[] = [];
+  return {
+    logger: testLogger(),
+    folder() {
+      const folder = mkdtempSync(join(tmpdir(), 'tidegate-test-'));
+      undos.push(() => rmSync(folder, { recursive: true, force: true }));
+      return folder;
+    },
+    spawn(command, args, options = {}) {
+      const child = spawn(command, args, options);
+      undos.push(() => endChild(child));
+      return child;
+    },
+    defer: undo => void undos.push(undo),
+    async [Symbol.asyncDispose]() {
+      const failures: unknown[] = [];
+      for (const undo of undos.splice(0).reverse()) {
+        try {
+          await undo();
+        } catch (error) {
+          failures.push(error);
+        }
+      }
+      if (failures.length > 0) throw new AggregateError(failures, 'the test left something behind');
+    },
+  };
+}
+
+/** SIGKILLs a child that still runs, and waits for its end. */
+export async function endChild(child: ChildProcess): Promise<void> {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  const exited = new Promise<void>(resolve => child.once('exit', () => resolve()));
+  child.kill('SIGKILL');
+  await exited;
+}
+
+/** A logger for what is under test: silent, unless TIDEGATE_TEST_LOG_LEVEL names a level. */
+export function testLogger(): Logger {
+  const level = process.env.TIDEGATE_TEST_LOG_LEVEL;
+  return createLogger({
+    name: 'test',
+    level: level === 'info' || level === 'debug' || level === 'warn' || level === 'error' ? level : 'silent',
+  });
+}
