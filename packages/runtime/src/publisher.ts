@@ -226,8 +226,8 @@ class WindowPublisher implements Publisher {
     this.#setState('closed');
     clearInterval(this.#timer);
     clearTimeout(this.#retryTimer);
-    for (const entry of [...this.#entries.values()]) this.#settle(entry, closedError());
     for (const waiter of this.#readyWaiters.splice(0)) waiter.reject(closedError());
+    for (const entry of [...this.#entries.values()]) this.#settle(entry, closedError());
     this.#drained?.();
   }
 

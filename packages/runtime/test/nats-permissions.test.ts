@@ -44,7 +44,7 @@ for (const version of ['new', 'debian'] as const) {
     const message = (subject: string) => ({ subject, payload: Buffer.from('x'), messageId: subject });
     assert.equal((await publisher.publish(message('tidegate.raw.node-1_example'))).sequence, 1);
     await assert.rejects(publisher.publish(message('tidegate.raw.node-2')), error => hasErrorCode(error, 'PUBLISH_DENIED'));
-    await assert.rejects(new Kvm(sensor).open(BUCKETS.pods.name), 'a sensor reads no bucket');
+    await assert.rejects((await new Kvm(sensor).open(BUCKETS.pods.name)).get('n1.uid'), 'a sensor reads no bucket');
     await publisher.close();
 
     const enricher = await connectAs(host, server, 'enricher');
