@@ -1,0 +1,81 @@
+import { Option } from 'commander';
+import { createApiClient } from '../api-client.ts';
+import { ExitCode, apiOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
+import { bytesText, countText, durationText, printable, printableJson } from '../terminal-text.ts';
+
+/** As `GET /api/v1/status` answers. */
+interface StatusAnswer {
+  time: string;
+  nats: { version: string; server: string };
+  sensors: {
+    node: string;
+    kernel: string;
+    started_at: string;
+    stale: boolean;
+    recorded: boolean;
+    hooks: { hook: string; attached: boolean; error?: string }[];
+    events: number;
+    lost: Record<string, number>;
+    spool: { bytes: number; batches: number };
+  }[];
+  streams: { name: string; messages: number; bytes: number; first_time?: string; max_bytes: number; max_age_seconds: number }[];
+  enrichers: { id: string; alive: boolean }[];
+  lag: { node: string; events: number }[];
+  /** What is wrong, in words; empty: nothing. */
+  problems: string[];
+}
+
+export const statusCommand: CommandSpec = {
+  name: 'status',
+  summary: 'Show sensors, hooks, streams, lag and loss',
+  details: 'Exit status: 0 all in order, 1 something is wrong, 2 the API does not answer.',
+  options: [new Option('-o, --output <format>', 'one of text, json').default('text'), apiOption()],
+  examples: [
+    ['tidegate status', 'for people'],
+    ['tidegate status -o json', 'for scripts'],
+  ],
+  async run({ options, faults }, context) {
+    const format = faults.oneOf('--output', options.text('output'), ['text', 'json']);
+    const apiUrl = urlOf(faults, '--api', options.text('api'), ['http:', 'https:']);
+    faults.check();
+    const status = await createApiClient(apiUrl, context.signal).get<StatusAnswer>('api/v1/status');
+    if (format === 'json') await context.print(printableJson(status, 2));
+    else await printStatus(status, context);
+    return status.problems.length === 0 ? ExitCode.ok : ExitCode.amiss;
+  },
+};
+
+async function printStatus(status: StatusAnswer, { print, paint }: CommandContext): Promise<void> {
+  const nowMs = Date.parse(status.time);
+  const lags = new Map(status.lag.map(({ node, events }) => [node, events]));
+  await print(paint('bold', 'Sensors'));
+  for (const sensor of status.sensors) {
+    const state = sensor.recorded ? 'recorded' : sensor.stale ? paint('red', 'silent') : paint('green', 'up');
+    const age = durationText(Math.max(0, nowMs - Date.parse(sensor.started_at)));
+    await print(`  ${printable(sensor.node)}  ${state} for ${age}${sensor.kernel === '' ? '' : `, kernel ${printable(sensor.kernel)}`}`);
+    if (sensor.hooks.length > 0) {
+      const hooks = sensor.hooks.map(({ hook, attached }) => (attached ? printable(hook) : paint('red', `${printable(hook)} (off)`)));
+      await print(`    hooks   ${hooks.join(', ')}`);
+    }
+    const lost = Object.entries(sensor.lost).filter(([, count]) => count > 0);
+    const lostText =
+      lost.length === 0 ? '0' : paint('red', lost.map(([reason, count]) => `${printable(reason)} ${countText(count)}`).join(', '));
+    await print(`    events  ${countText(sensor.events)}, lost ${lostText}, not yet enriched ${countText(lags.get(sensor.node) ?? 0)}`);
+    if (sensor.spool.batches > 0)
+      await print(paint('yellow', `    spool   ${countText(sensor.spool.batches)} batches, ${bytesText(sensor.spool.bytes)}`));
+  }
+  if (status.sensors.length === 0) await print('  none');
+  await print(paint('bold', 'Streams'));
+  for (const { name, messages, bytes, first_time, max_bytes, max_age_seconds } of status.streams) {
+    const since = first_time === undefined ? '' : `, reaching back ${durationText(Math.max(0, nowMs - Date.parse(first_time)))}`;
+    await print(
+      `  ${name.padEnd(10)} ${countText(messages)} messages, ${bytesText(bytes)} of ${bytesText(max_bytes)}${since} of ${durationText(max_age_seconds * 1000)}`,
+    );
+  }
+  const alive = status.enrichers.filter(enricher => enricher.alive).length;
+  await print(paint('bold', 'Services'));
+  await print(`  enrichers  ${alive} alive`);
+  await print(`  NATS       ${printable(status.nats.server)}, version ${printable(status.nats.version)}`);
+  for (const problem of status.problems) await print(paint('red', `! ${printable(problem)}`));
+  if (status.problems.length === 0) await print(paint('green', 'All in order.'));
+}

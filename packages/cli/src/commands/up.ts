@@ -1,0 +1,56 @@
+import { mkdirSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { Option } from 'commander';
+import { ExitCode, urlOf, type CommandSpec } from '../command.ts';
+import { LOG_FORMATS } from '../up/log-lines.ts';
+import { runUp } from '../up/up.ts';
+
+const PORT = { min: 1, max: 65_535 };
+
+export const upCommand: CommandSpec = {
+  name: 'up',
+  summary: 'Start everything on this machine',
+  details:
+    'Starts nats-server, sensor, enricher and API as processes, starts again what dies, and ends all with Ctrl-C. With KUBECONFIG or a service account it starts the gateway to Kubernetes too.\n' +
+    'Where the kernel cannot be used it says what is missing and plays a recorded capture. Settings of the services (TIDEGATE_…) are passed on to them.',
+  options: [
+    new Option('--data-dir <folder>', 'where streams, spool and settings are kept').env('TIDEGATE_DATA_DIR').default('.tidegate'),
+    new Option('--nats <url>', 'use this NATS instead of starting one').env('TIDEGATE_NATS_URL'),
+    new Option('--nats-port <port>', 'port of the NATS that is started').env('TIDEGATE_NATS_PORT').default('7422'),
+    new Option('--api-port <port>', 'port of page and API').env('TIDEGATE_API_PORT').default('7400'),
+    new Option('--health-ports <port>', 'first of three ports for health and metrics of sensor, enricher and gateway')
+      .env('TIDEGATE_HEALTH_PORTS')
+      .default('7402'),
+    new Option('--play <file>', 'play this capture instead of using the kernel'),
+    new Option('--log-format <format>', `one of ${LOG_FORMATS.join(', ')}`).env('TIDEGATE_LOG_FORMAT').default('text'),
+  ],
+  examples: [
+    ['tidegate up', 'as root: this machine, live'],
+    ['tidegate up --play attack.tgcap', 'a recorded capture, round and round'],
+    ['TIDEGATE_NATS_URL=nats://10.0.0.5:4222 tidegate up', 'with a NATS that runs elsewhere'],
+  ],
+  async run({ options, faults }, context) {
+    const natsUrl = options.text('nats');
+    if (natsUrl !== undefined) urlOf(faults, '--nats', natsUrl, ['nats:', 'tls:', 'ws:', 'wss:']);
+    const natsPort = faults.integer('--nats-port', options.text('natsPort'), PORT);
+    const apiPort = faults.integer('--api-port', options.text('apiPort'), PORT);
+    const healthPort = faults.integer('--health-ports', options.text('healthPorts'), { min: 1, max: PORT.max - 2 });
+    const logFormat = faults.oneOf('--log-format', options.text('logFormat'), LOG_FORMATS);
+    faults.check();
+    const folder = resolve(options.text('dataDir')!);
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    await runUp(
+      {
+        folder,
+        natsUrl,
+        natsPort: natsPort!,
+        apiPort: apiPort!,
+        healthPort: healthPort!,
+        logFormat: logFormat!,
+        capture: options.text('play'),
+      },
+      context,
+    );
+    return ExitCode.ok;
+  },
+};

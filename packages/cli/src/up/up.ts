@@ -1,0 +1,318 @@
+/** The supervisor: starts the parts of Tidegate in order, keeps them running, and ends them in order. */
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { BUCKETS, STREAMS, type SensorStatus } from '@tidegate/contracts';
+import { jetstreamManager } from '@nats-io/jetstream';
+import type { NatsConnection } from '@nats-io/nats-core';
+import {
+  NatsRole,
+  bucketPrefix,
+  bucketStream,
+  connectNats,
+  createLogger,
+  ensureBuckets,
+  ensureStreams,
+  provideNatsServer,
+  startNatsServer,
+  type Logger,
+} from '@tidegate/runtime';
+import type { CommandContext } from '../command.ts';
+import { CONSUMER_USER, embeddedNatsUsers, natsAccess, provideNatsPasswords } from '../nats-access.ts';
+import { durationText, printable } from '../terminal-text.ts';
+import { startProgram } from './child-process.ts';
+import { startGuardian, type Guardian } from './guardian.ts';
+import { probeKernel } from './kernel-probe.ts';
+import { formatLogLine, type LogFormat } from './log-lines.ts';
+import { requirePorts } from './ports.ts';
+import { takeRunFile } from './run-file.ts';
+import { commandPath, demoCapturePath, servicePath, type ServiceName } from './service-path.ts';
+import { supervise, type RunningProcess, type Supervised } from './supervised.ts';
+
+export interface UpOptions {
+  folder: string;
+  /** undefined: start one. */
+  natsUrl: string | undefined;
+  natsPort: number;
+  apiPort: number;
+  /** First of three: sensor, enricher, gateway. */
+  healthPort: number;
+  logFormat: LogFormat;
+  /** Played instead of using the kernel. */
+  capture: string | undefined;
+}
+
+/** Services give themselves 25 s to close. */
+const STOP_TIMEOUT_MS = 30_000;
+/** Processes of a supervisor that was killed need a moment to end and free their ports. */
+const TAKE_OVER_MS = 20_000;
+const READY_TIMEOUT_MS = 60_000;
+const READY_POLL_MS = 100;
+const READY_REQUEST_TIMEOUT_MS = 2_000;
+const SERVICE_ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount/token';
+
+/** Runs until the context's signal is aborted and everything has ended. */
+export async function runUp(options: UpOptions, context: CommandContext): Promise<void> {
+  const startMs = performance.now();
+  const page = `http://127.0.0.1:${options.apiPort}/`;
+  const natsUrl = options.natsUrl ?? `nats://127.0.0.1:${options.natsPort}`;
+  const runFile = takeRunFile(options.folder, { page, nats: natsUrl });
+  const guardian = startGuardian();
+  const parts: Supervised[] = [];
+  const up = createParts({ options, context, guardian, natsUrl });
+  try {
+    await requirePorts(neededPorts(options), runFile.replacedDead ? TAKE_OVER_MS : 0);
+    const capture = await chooseCapture(options, context, up.say);
+    if (options.natsUrl === undefined) parts.push(await up.nats());
+    await setUpStreams(natsUrl, up.adminEnv, context.signal);
+    // Consumers before producers: the first event finds everyone at work. They end the other way round.
+    const services: Part[] = [
+      ...(hasCluster(context.env) ? [up.gateway] : []),
+      up.api,
+      up.enricher,
+      capture === undefined ? up.sensor : up.player(capture),
+    ];
+    for (const part of services) {
+      if (context.signal.aborted) break;
+      up.say(`starting ${part.name}`);
+      parts.push(await up.start(part));
+    }
+    const unready = await waitUntilReady(services, context.signal);
+    if (!context.signal.aborted) {
+      if (unready.length > 0)
+        up.say(`not ready after ${READY_TIMEOUT_MS / 1000} s: ${unready.join(', ')}; the log above may say why`, 'warn');
+      else {
+        const hooks = capture === undefined ? await attachedHooks(natsUrl, up.adminEnv, context.signal) : undefined;
+        for (const line of welcome({ startMs, page, natsUrl, capture, hooks, isEmbedded: options.natsUrl === undefined, context }))
+          up.say(line);
+      }
+      await aborted(context.signal);
+    }
+  } finally {
+    up.say('stopping');
+    const killAll = () => parts.forEach(part => part.kill());
+    process.once('exit', killAll);
+    for (const part of parts.reverse()) await part.stop();
+    process.off('exit', killAll);
+    await guardian.close();
+    runFile.release();
+    up.say('stopped');
+  }
+}
+
+/** One process to supervise. */
+interface Part {
+  name: string;
+  command: readonly string[];
+  env: NodeJS.ProcessEnv;
+  /** Answers 200 when ready. */
+  readyUrl?: string;
+}
+
+interface PartsOptions {
+  options: UpOptions;
+  context: CommandContext;
+  guardian: Guardian;
+  natsUrl: string;
+}
+
+function createParts({ options, context, guardian, natsUrl }: PartsOptions) {
+  const { folder, logFormat, healthPort, apiPort } = options;
+  const { env, paint } = context;
+  const isEmbedded = options.natsUrl === undefined;
+  const passwords = isEmbedded ? provideNatsPasswords(folder) : undefined;
+  const print = (name: string, line: string) => void context.print(formatLogLine(name, line, logFormat, paint));
+  const say = (msg: string, level: 'info' | 'warn' = 'info') => {
+    if (logFormat === 'json') print('tidegate', JSON.stringify({ level: level === 'warn' ? 40 : 30, time: new Date().toISOString(), msg }));
+    else void context.print(level === 'warn' ? paint('yellow', msg) : msg);
+  };
+  const logger = createLogger({ name: 'nats', level: 'warn' });
+
+  /** Settings that the user gave reach every service; these are what the supervisor decides. */
+  const envOf = (role: NatsRole, more: NodeJS.ProcessEnv): NodeJS.ProcessEnv => ({
+    ...env,
+    TIDEGATE_DATA_DIR: folder,
+    TIDEGATE_NATS_URL: natsUrl,
+    ...(passwords && { TIDEGATE_NATS_USER: role, TIDEGATE_NATS_PASSWORD: passwords[role] }),
+    ...more,
+  });
+  const service = (name: string, program: ServiceName, role: NatsRole, port: number | undefined, more: NodeJS.ProcessEnv = {}): Part => ({
+    name,
+    command: [servicePath(program)],
+    env: envOf(role, { ...(port !== undefined && { TIDEGATE_HEALTH_PORT: String(port) }), ...more }),
+    readyUrl: `http://127.0.0.1:${port ?? apiPort}/readyz`,
+  });
+  const onEnd = (name: string) => (how: string, restartMs: number) =>
+    say(`${name} ${how}; starting it again in ${durationText(restartMs)}`, 'warn');
+
+  return {
+    say,
+    adminEnv: envOf(NatsRole.admin, {}),
+    gateway: service('gateway', 'enforcer-gateway', NatsRole.gateway, healthPort + 2),
+    api: service('api', 'api', NatsRole.api, undefined, { TIDEGATE_API_PORT: String(apiPort) }),
+    enricher: service('enricher', 'enricher', NatsRole.enricher, healthPort + 1),
+    // Links and maps stay pinned only where the user wants it: Ctrl-C leaves nothing behind.
+    sensor: service('sensor', 'node-sensor', NatsRole.sensor, healthPort, { TIDEGATE_KEEP_PINS: env.TIDEGATE_KEEP_PINS ?? 'false' }),
+    player: (capture: string): Part => ({
+      name: 'player',
+      command: [commandPath(), 'play', '--loop', '--nats', natsUrl, capture],
+      env: envOf(NatsRole.admin, {}),
+    }),
+    start: (part: Part): Promise<Supervised> =>
+      supervise({
+        name: part.name,
+        guardian,
+        onEnd: onEnd(part.name),
+        launch: () =>
+          startProgram({
+            command: process.execPath,
+            args: part.command,
+            env: part.env,
+            stopTimeoutMs: STOP_TIMEOUT_MS,
+            onLine: line => print(part.name, line),
+          }),
+      }),
+    async nats(): Promise<Supervised> {
+      const program = await provideNatsServer({ env, logger });
+      const launch = async (): Promise<RunningProcess> => {
+        const server = await startNatsServer({
+          program,
+          storeFolder: join(folder, 'nats'),
+          port: options.natsPort,
+          users: embeddedNatsUsers(passwords!),
+          config: { no_auth_user: CONSUMER_USER },
+          logger,
+        });
+        return {
+          pid: server.pid,
+          ended: server.exited.then(() => 'ended'),
+          stop: () => server.stop(),
+          kill: () => void server.kill(),
+        };
+      };
+      say(`starting nats-server ${program.version}`);
+      return supervise({ name: 'nats', launch, guardian, onEnd: onEnd('nats') });
+    },
+  };
+}
+
+function neededPorts({ natsUrl, natsPort, apiPort, healthPort }: UpOptions) {
+  return [
+    ...(natsUrl === undefined ? [{ port: natsPort, use: 'NATS; --nats-port chooses another' }] : []),
+    { port: apiPort, use: 'page and API; --api-port chooses another' },
+    { port: healthPort, use: "the sensor's health and metrics; --health-ports chooses others" },
+    { port: healthPort + 1, use: "the enricher's health and metrics; --health-ports chooses others" },
+  ];
+}
+
+/** The file to play; undefined: the kernel can be used. */
+async function chooseCapture(
+  { capture }: UpOptions,
+  { env }: CommandContext,
+  say: (line: string, level?: 'warn') => void,
+): Promise<string | undefined> {
+  if (capture !== undefined) return resolve(capture);
+  const probe = await probeKernel(env);
+  for (const limit of probe.limits) say(limit, 'warn');
+  if (probe.ok) return undefined;
+  say('The events of this machine cannot be had:', 'warn');
+  for (const fault of probe.missing) say(`  - ${fault}`, 'warn');
+  say('Playing a recorded capture instead; its events are marked as recorded.', 'warn');
+  return demoCapturePath();
+}
+
+async function setUpStreams(url: string, env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<void> {
+  const nc = await connectAdmin(url, env, signal);
+  try {
+    await ensureStreams(nc, Object.values(STREAMS));
+    await ensureBuckets(nc, Object.values(BUCKETS));
+  } finally {
+    await nc.close();
+  }
+}
+
+function connectAdmin(url: string, env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<NatsConnection> {
+  return connectNats({
+    url,
+    name: 'tidegate-up',
+    ...natsAccess(env, NatsRole.admin),
+    logger: createLogger({ name: 'tidegate', level: 'warn' }),
+    signal,
+  });
+}
+
+/** Names of parts that are not ready in time. */
+async function waitUntilReady(parts: readonly Part[], signal: AbortSignal): Promise<string[]> {
+  const deadlineMs = performance.now() + READY_TIMEOUT_MS;
+  let waiting = parts.filter(part => part.readyUrl !== undefined);
+  while (waiting.length > 0 && performance.now() < deadlineMs && !signal.aborted) {
+    const ready = await Promise.all(waiting.map(part => isReady(part.readyUrl!)));
+    waiting = waiting.filter((_, i) => !ready[i]);
+    if (waiting.length > 0) await delay(READY_POLL_MS, undefined, { signal }).catch(() => undefined);
+  }
+  return waiting.map(part => part.name);
+}
+
+async function isReady(url: string): Promise<boolean> {
+  try {
+    const response = await fetch(url, { signal: AbortSignal.timeout(READY_REQUEST_TIMEOUT_MS) });
+    await response.arrayBuffer();
+    return response.ok;
+  } catch {
+    return false;
+  }
+}
+
+/** What the newest report in KV `sensors` says of hooks. */
+async function attachedHooks(url: string, env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<SensorStatus['hooks'] | undefined> {
+  const nc = await connectAdmin(url, env, signal);
+  try {
+    const manager = await jetstreamManager(nc, { checkAPI: false });
+    const message = await manager.streams.getMessage(bucketStream(BUCKETS.sensors.name), {
+      last_by_subj: `${bucketPrefix(BUCKETS.sensors.name)}>`,
+    });
+    return message?.json<SensorStatus>().hooks;
+  } finally {
+    await nc.close();
+  }
+}
+
+interface Welcome {
+  startMs: number;
+  page: string;
+  natsUrl: string;
+  capture: string | undefined;
+  hooks: SensorStatus['hooks'] | undefined;
+  isEmbedded: boolean;
+  context: CommandContext;
+}
+
+function welcome({ startMs, page, natsUrl, capture, hooks, isEmbedded, context: { paint } }: Welcome): string[] {
+  const attached = hooks?.filter(hook => hook.attached) ?? [];
+  const failed = hooks?.filter(hook => !hook.attached) ?? [];
+  const source =
+    capture === undefined
+      ? [
+          `  hooks   ${attached.map(hook => hook.hook).join(', ') || 'none'}`,
+          ...failed.map(hook => paint('red', `          ${hook.hook} is off: ${printable(hook.error ?? 'no reason given')}`)),
+        ]
+      : [`  events  recorded ones, from ${printable(capture)}`];
+  return [
+    '',
+    paint(['green', 'bold'], `Tidegate is ready (${durationText(performance.now() - startMs)}).`),
+    ...source,
+    `  page    ${page}`,
+    `  API     ${page}docs`,
+    `  NATS    ${natsUrl}   stream EVENTS, subjects tidegate.events.<kind>.<namespace>.<workload>${isEmbedded ? '; reading needs no sign-in' : ''}`,
+    `  try     npx tidegate events   in another terminal${capture === undefined ? ', and run a program in a third' : ''}`,
+    '',
+  ];
+}
+
+function hasCluster(env: NodeJS.ProcessEnv): boolean {
+  return (env.KUBECONFIG ?? '') !== '' || existsSync(SERVICE_ACCOUNT);
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise(done => (signal.aborted ? done() : signal.addEventListener('abort', () => done(), { once: true })));
+}
