@@ -5,7 +5,7 @@ import { bucketPrefix, bucketStream } from './stream-setup.ts';
  * Who may do what on NATS. One user for each service, with the least it needs and an inbox prefix of its own, so that no service reads
  * another's replies and a compromised node can only speak for itself.
  */
-export const NatsRole = { sensor: 'sensor', enricher: 'enricher', gateway: 'gateway', api: 'api', admin: 'admin' } as const;
+export const NatsRole = { sensor: 'sensor', enricher: 'enricher', gateway: 'gateway', api: 'api', setup: 'setup', admin: 'admin' } as const;
 export type NatsRole = (typeof NatsRole)[keyof typeof NatsRole];
 
 /** A user as `authorization.users` of nats-server's configuration has it. */
@@ -66,6 +66,13 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
           ...Object.values(STREAMS).flatMap(stream => readStream(stream.name)),
           ...Object.values(BUCKETS).flatMap(bucket => readStream(bucketStream(bucket.name))),
         ],
+        [inbox],
+      );
+    case 'setup':
+      return allow(
+        [...Object.values(STREAMS).map(stream => stream.name), ...Object.values(BUCKETS).map(bucket => bucketStream(bucket.name))].flatMap(
+          stream => ['INFO', 'CREATE', 'UPDATE'].map(action => `$JS.API.STREAM.${action}.${stream}`),
+        ),
         [inbox],
       );
     case 'admin':
