@@ -46,6 +46,7 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
           ...readStream(STREAMS.raw.name),
           ...[BUCKETS.pods, BUCKETS.destinations, BUCKETS.nodes].flatMap(bucket => readStream(bucketStream(bucket.name))),
           ...writeBucket(BUCKETS.enrichers.name),
+          `$JS.API.STREAM.INFO.${STREAMS.events.name}`,
           `$JS.API.DIRECT.GET.${STREAMS.events.name}.>`,
           `${EVENTS_PREFIX}.>`,
           `${DEAD_LETTER_PREFIX}.>`,
