@@ -44,7 +44,7 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
       return allow(
         [
           ...readStream(STREAMS.raw.name),
-          ...[BUCKETS.pods, BUCKETS.destinations, BUCKETS.nodes].flatMap(bucket => readStream(bucketStream(bucket.name))),
+          ...[BUCKETS.pods, BUCKETS.destinations, BUCKETS.nodes, BUCKETS.sensors].flatMap(bucket => readStream(bucketStream(bucket.name))),
           ...writeBucket(BUCKETS.enrichers.name),
           `$JS.API.STREAM.INFO.${STREAMS.events.name}`,
           `$JS.API.DIRECT.GET.${STREAMS.events.name}.>`,
@@ -56,7 +56,11 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
     case 'gateway':
       return allow(
         [
-          ...[BUCKETS.pods, BUCKETS.destinations, BUCKETS.nodes].flatMap(bucket => writeBucket(bucket.name)),
+          // Purge: delete markers of dead pods are removed, or their number would only grow.
+          ...[BUCKETS.pods, BUCKETS.destinations, BUCKETS.nodes].flatMap(bucket => [
+            ...writeBucket(bucket.name),
+            `$JS.API.STREAM.PURGE.${bucketStream(bucket.name)}`,
+          ]),
           ...readStream(bucketStream(BUCKETS.sensors.name)),
         ],
         [inbox],
