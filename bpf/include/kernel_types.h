@@ -26,6 +26,7 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6
+#define EEXIST 17
 #define ECONNABORTED 103
 
 enum tcp_state { /* include/net/tcp_states.h */
@@ -273,7 +274,6 @@ struct sock_common {
 	__u32 skc_daddr;
 	__u32 skc_rcv_saddr;
 	__u16 skc_dport;
-	__u16 skc_num;
 	unsigned short skc_family;
 	unsigned char skc_state;
 	unsigned long skc_flags;

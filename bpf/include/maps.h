@@ -7,6 +7,7 @@
 #include "tidegate_event.h"
 
 #define TG_RING_DEFAULT_BYTES (1 << 20) /* user space sets the real size before load */
+#define TG_ENDED_MAX 4096 /* that end within the same moment */
 #define TG_FILTER_UIDS_MAX 1024
 #define TG_FILTER_CGROUPS_MAX 4096
 #define TG_FILTER_NAMESPACES_MAX 1024
@@ -74,6 +75,14 @@ struct {
 	__type(key, int);
 	__type(value, __u32);
 } verdicts SEC(".maps");
+
+/* Processes of more than one thread whose end is told: only kernels before 6.16 write it. See sched_process_exit.bpf.c. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, TG_ENDED_MAX);
+	__type(key, struct tg_process_key);
+	__type(value, __u32);
+} ended SEC(".maps");
 
 enum tg_socket_role {
 	TG_ROLE_UNKNOWN = 0, /* older than the sensor */

@@ -13,24 +13,31 @@ static __always_inline struct tg_socket_owner *tg_socket_owner(struct sock *sk)
 	return bpf_sk_storage_get(&sockets, sk, NULL, 0);
 }
 
+/* Looks task, the owner, up in the filters. */
+static __always_inline void tg_judge_owner(struct tg_socket_owner *owner, struct task_struct *task, const struct tg_filters *wanted)
+{
+	struct tg_subject subject;
+
+	tg_process_subject(&subject, wanted, task);
+	owner->cgroup_id = subject.cgroup_id;
+	owner->uid = subject.uid;
+	owner->namespace_member = subject.namespace_member;
+	owner->binary_member = subject.binary_member;
+}
+
 /* Makes task the owner. In process context only. */
 static __always_inline struct tg_socket_owner *tg_own_socket(struct sock *sk, struct task_struct *task, const struct tg_filters *wanted,
 							     enum tg_socket_role role)
 {
 	struct tg_socket_owner *owner = bpf_sk_storage_get(&sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	struct tg_subject subject;
 
 	if (!owner)
 		return NULL;
-	tg_process_subject(&subject, wanted, task);
 	tg_process_key(&owner->process, task);
-	owner->cgroup_id = subject.cgroup_id;
 	owner->established_ktime_ns = 0;
 	owner->tid = task->pid;
-	owner->uid = subject.uid;
-	owner->namespace_member = subject.namespace_member;
-	owner->binary_member = subject.binary_member;
 	owner->role = role;
+	tg_judge_owner(owner, task, wanted);
 	return owner;
 }
 

@@ -26,6 +26,7 @@ struct {
 struct storm {
 	struct tg_filters *wanted;
 	struct tg_socket_owner owner;
+	__u32 pid;
 	__u32 cgroups;
 };
 
@@ -38,6 +39,7 @@ static long storm_event(__u32 index, struct storm *storm)
 		__u64 *cgroup_id = bpf_map_lookup_elem(&bench_cgroups, &entry);
 
 		storm->owner.cgroup_id = cgroup_id ? *cgroup_id : 0;
+		storm->owner.process.pid = storm->pid + entry; /* a process is in one cgroup */
 	}
 	record = tg_socket_reserve(storm->wanted, TG_RECORD_CLOSE, &storm->owner);
 	if (!record)
@@ -64,6 +66,7 @@ int bench_storm(struct storm_run *run)
 {
 	struct storm storm = {
 		.wanted = tg_filters(),
+		.pid = run->process.pid,
 		.cgroups = run->cgroups,
 	};
 

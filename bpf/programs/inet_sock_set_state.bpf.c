@@ -120,8 +120,10 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int old_state, int new_state)
 		return 0;
 	owner = socket_track(sk, old_state, new_state, wanted);
 	kind = socket_kind(old_state, new_state, owner);
+	if (!kind)
+		return 0;
 	tcp = bpf_skc_to_tcp_sock(sk);
-	if (!kind || !tcp)
+	if (!tcp)
 		return 0;
 	record = tg_socket_reserve(wanted, kind, owner);
 	if (!record)
