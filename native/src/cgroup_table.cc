@@ -75,8 +75,14 @@ void CgroupTable::expire(uint64_t now_ns) {
 std::shared_ptr<Container> CgroupTable::container(uint64_t id) {
   const auto known = cgroups_.find(id);
   if (known != cgroups_.end()) return known->second;
-  const std::optional<std::string> path = path_by_handle(id);
-  return path ? add(id, *path) : nullptr;
+  if (id == 0) return nullptr;
+  // One that is not there is gone for good, ids are not used twice: nothing will be known of it, and it is not asked for again.
+  return add(id, path_by_handle(id).value_or("/"));
+}
+
+uint64_t CgroupTable::id(const std::string& path) const {
+  struct stat status;
+  return !path.empty() && stat((root_ + path).c_str(), &status) == 0 ? status.st_ino : 0;
 }
 
 std::shared_ptr<Container>& CgroupTable::add(uint64_t id, std::string_view path) {

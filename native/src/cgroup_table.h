@@ -44,6 +44,9 @@ class CgroupTable {
   // The container of a cgroup; null on the host, and when nothing is known of it. An id not seen yet is looked up in the file system.
   std::shared_ptr<Container> container(uint64_t id);
 
+  // Id of the cgroup that is at this path now; 0: none.
+  uint64_t id(const std::string& path) const;
+
   size_t size() const { return cgroups_.size(); }
   uint64_t evicted() const { return evicted_; }
 

@@ -191,7 +191,11 @@ void encode_image(ProtobufWriter& out, const ImageSource& source, size_t argumen
   put_text(out, 7, source.binary);
   const bool truncated = source.arguments_truncated || source.arguments.size() > arguments_max;
   std::string_view arguments = source.arguments.substr(0, arguments_max);
-  if (truncated) arguments = whole_characters(arguments);
+  if (truncated) {
+    // The NUL the kernel's side puts behind a cut string would hide that its last character is not whole.
+    if (arguments.ends_with('\0')) arguments.remove_suffix(1);
+    arguments = whole_characters(arguments);
+  }
   bool changed = false;
   for (std::string_view rest = arguments; !rest.empty();) {
     const size_t end = rest.find('\0');

@@ -146,7 +146,7 @@ export interface SensorState {
 /** A synthetic storm, for benchmarks. */
 export interface StormOptions {
   events: number;
-  /** Of the process the events belong to. */
+  /** Of the process the events belong to; with cgroups, of the first: each cgroup has a process of its own, pids counting up. */
   pid: number;
   startKtimeNs: bigint;
   execGeneration: bigint;

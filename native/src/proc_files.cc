@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <string_view>
 
 #include "records.h"
@@ -12,7 +13,7 @@
 namespace tidegate {
 namespace {
 
-constexpr size_t STAT_MAX_BYTES = 4096;
+constexpr size_t SMALL_FILE_MAX_BYTES = 4096;
 constexpr uint64_t KERNEL_THREAD_FLAG = 0x00200000;  // PF_KTHREAD of include/linux/sched.h
 // Fields of /proc/<pid>/stat behind the name, counted from 0.
 constexpr size_t STAT_PARENT = 1;
@@ -46,7 +47,7 @@ struct Stat {
 };
 
 std::optional<Stat> read_stat(const std::string& folder) {
-  const std::string text = read_file(folder + "stat", STAT_MAX_BYTES);
+  const std::string text = read_file(folder + "stat", SMALL_FILE_MAX_BYTES);
   // The name, in brackets, may itself hold brackets and spaces.
   const size_t name_end = text.rfind(") ");
   if (name_end == std::string::npos) return std::nullopt;
@@ -61,6 +62,14 @@ std::optional<Stat> read_stat(const std::string& folder) {
     while (*at == ' ') at++;
   }
   return stat;
+}
+
+// The rest of the line that starts with `name`.
+std::string line_of(const std::string& text, const std::string& name) {
+  const size_t start = ("\n" + text).find("\n" + name);
+  if (start == std::string::npos) return {};
+  const size_t from = start + name.size();
+  return text.substr(from, text.find('\n', from) - from);
 }
 
 }  // namespace
@@ -78,6 +87,11 @@ std::optional<ProcProcess> read_process(const std::string& proc_root, uint32_t p
   process.arguments = read_file(folder + "cmdline", TG_ARGUMENTS_MAX + 1);
   process.arguments_truncated = process.arguments.size() > TG_ARGUMENTS_MAX;
   if (process.arguments_truncated) process.arguments.resize(TG_ARGUMENTS_MAX);
+
+  process.uid = static_cast<uint32_t>(strtoul(line_of(read_file(folder + "status", SMALL_FILE_MAX_BYTES), "Uid:").c_str(), nullptr, 10));
+  process.cgroup_path = line_of(read_file(folder + "cgroup", SMALL_FILE_MAX_BYTES), "0::");
+  // Seen from a cgroup namespace, what lies outside it starts with "..".
+  if (process.cgroup_path.starts_with("/..")) process.cgroup_path.clear();
 
   // Last: if the pid is still the same process's now, all of the above was.
   const std::optional<Stat> stat = read_stat(folder);

@@ -404,12 +404,12 @@ Process& Reader::resolve(const ProcessKey& key, const tg_header* record) {
   counters_.unknown_processes.fetch_add(1, std::memory_order_relaxed);
   Process& process = processes_.insert(key, now_ns_);
   process.origin = Origin::UNKNOWN;
+  // An older image of a process that has a newer one: what /proc tells is of the newer.
+  if (!process.ended) read_from_proc(process);
   if (record != nullptr) {
     process.uid = record->uid;
     process.cgroup_id = record->cgroup_id;
   }
-  // An older image of a process that has a newer one: what /proc tells is of the newer.
-  if (!process.ended) read_from_proc(process);
   return process;
 }
 
@@ -417,6 +417,8 @@ Process& Reader::resolve(const ProcessKey& key, const tg_header* record) {
 void Reader::read_from_proc(Process& process) {
   const std::optional<ProcProcess> found = read_process(options_.proc_root, process.key.pid, process.key.start_ktime_ns);
   if (!found) return;
+  process.uid = found->uid;
+  process.cgroup_id = cgroups_.id(found->cgroup_path);
   process.image = make_image({found->binary, found->cwd, found->arguments, found->arguments_truncated, found->kernel_thread});
   if (const Process* const parent = processes_.find_pid(found->parent_pid)) processes_.set_parent(process, ProcessTable::ref(*parent));
 }
@@ -424,6 +426,18 @@ void Reader::read_from_proc(Process& process) {
 ProcessRef Reader::parent_of(const ProcessKey& parent) {
   // Pid 0 is the idle task, which init and kthreadd descend from.
   return parent.pid == 0 ? ProcessRef{} : ProcessTable::ref(resolve(parent, nullptr));
+}
+
+// The parent of a running process. Its key may be out of date: it may have called execve since the kernel gave it.
+ProcessRef Reader::running_parent(const ProcessKey& key) {
+  Process* parent = processes_.find(key);
+  if (parent == nullptr) parent = processes_.find_pid(key.pid);
+  if (parent == nullptr || !same_process(parent->key, key)) {
+    parent = &resolve(key, nullptr);
+    parent->origin = Origin::RUNNING;
+  }
+  parent->round = round_;
+  return ProcessTable::ref(*parent);
 }
 
 // Brings the table in step with the processes there are: at the start, and when lifecycle records were lost.
@@ -467,11 +481,11 @@ void Reader::synchronise() {
     return first != nullptr && second != nullptr && first->key.start_ktime_ns < second->key.start_ktime_ns;
   });
   for (const Found& each : all) {
+    // A parent lives as long as its child names it; so one the iterator did not show (some kernels hide init from it) is alive too.
+    const ProcessRef parent_ref = each.parent.pid == 0 ? ProcessRef{} : running_parent(each.parent);
     Process* const process = processes_.get(each.process);
     if (process == nullptr || !each.is_new) continue;
-    const Process* parent = processes_.find(each.parent);
-    if (parent == nullptr) parent = processes_.find_pid(each.parent.pid);  // it has called execve in the meantime
-    if (parent != nullptr && same_process(parent->key, each.parent)) processes_.set_parent(*process, ProcessTable::ref(*parent));
+    processes_.set_parent(*process, parent_ref);
     place_in_container(*process, nullptr);
   }
   processes_.end_unseen(round_, began_ns, now_ns_);

@@ -98,6 +98,7 @@ class Reader {
   Process& resolve(const ProcessKey& key, const tg_header* record);
   void read_from_proc(Process& process);
   ProcessRef parent_of(const ProcessKey& parent);
+  ProcessRef running_parent(const ProcessKey& key);
   void synchronise();
   void place_in_container(Process& process, const Process* previous);
   std::shared_ptr<const Image> make_image(const ImageSource& source);
