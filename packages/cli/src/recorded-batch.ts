@@ -1,6 +1,6 @@
 /** Turns a captured batch into one that says it is recorded, without decoding its events. */
 import { zstdDecompressSync } from 'node:zlib';
-import { RawHeader, decodeBatch, encodeBatch, parseSequences, rawMessageId, rawSubject } from '@tidegate/contracts';
+import { RawHeader, decodeBatch, encodeBatch, parseSequences, rawMessageId, rawSubject, recordedNode } from '@tidegate/contracts';
 import { TidegateError, type PublishMessage } from '@tidegate/runtime';
 import type { CaptureEntry } from './capture-file.ts';
 
@@ -35,10 +35,6 @@ export function readRecordedBatch(entry: CaptureEntry): RecordedBatch {
   } catch (error) {
     throw fault('payload', 'an EventBatch', error instanceof Error ? error.message : String(error), error);
   }
-}
-
-export function recordedNode(node: string): string {
-  return `${node}-recorded`;
 }
 
 /**

@@ -5,7 +5,6 @@
  * window or type into the shell), marks that turn the direction of writing around (CVE-2021-42574), line and paragraph separators, and what
  * has no width.
  */
-// eslint-disable-next-line no-control-regex
 const UNSAFE =
   /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
 

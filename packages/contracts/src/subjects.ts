@@ -37,6 +37,11 @@ export function tokenName(token: string): string {
   return Buffer.from(bytes).toString();
 }
 
+/** The node whose name a played capture's events bear. Their exec_id still names the node that was recorded. */
+export function recordedNode(node: string): string {
+  return `${node}-recorded`;
+}
+
 /** Where a node's sensor publishes. */
 export function rawSubject(node: string): string {
   return `${RAW_PREFIX}.${subjectToken(node)}`;

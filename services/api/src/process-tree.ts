@@ -5,6 +5,7 @@ import {
   STREAMS,
   decodeBatch,
   kindName,
+  recordedNode,
   subjectToken,
   type AncestorJson,
   type ContainerJson,
@@ -79,7 +80,17 @@ const LIFECYCLE = ['exec', 'exit'];
 const SEARCH_SHARE = 1 / 3;
 
 export function createProcessTrees(history: History, manager: JetStreamManager): ProcessTrees {
+  /** Events of a capture that is played bear another node's name, and their exec_id still the recorded one's. */
   async function tree(execId: ExecId, signal: AbortSignal): Promise<ProcessTree> {
+    try {
+      return await treeOn(execId, signal);
+    } catch (error) {
+      if (!(error instanceof ApiError && error.code === 'PROCESS_NOT_FOUND')) throw error;
+      return await treeOn({ ...execId, node: recordedNode(execId.node) }, signal);
+    }
+  }
+
+  async function treeOn(execId: ExecId, signal: AbortSignal): Promise<ProcessTree> {
     const found = new TreeBuilder(execId);
     const startUs = await startTimeUs(execId, manager);
     // From its start on: a process that has ended is found whole.

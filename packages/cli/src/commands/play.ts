@@ -1,6 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { BUCKETS, SENSOR_STATUS_INTERVAL_MS, STREAMS, enricherCursorKey, nodeKey, type SensorStatus } from '@tidegate/contracts';
+import {
+  BUCKETS,
+  SENSOR_STATUS_INTERVAL_MS,
+  STREAMS,
+  enricherCursorKey,
+  nodeKey,
+  recordedNode,
+  type SensorStatus,
+} from '@tidegate/contracts';
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { headers as createHeaders, type NatsConnection } from '@nats-io/nats-core';
 import { NatsRole, bucketPrefix, bucketStream, createLogger, createPublisher } from '@tidegate/runtime';
@@ -8,7 +16,7 @@ import { Option } from 'commander';
 import { openCapture } from '../capture-file.ts';
 import { ExitCode, natsOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
 import { connectCommand } from '../nats-access.ts';
-import { readRecordedBatch, recordedMessage, recordedNode } from '../recorded-batch.ts';
+import { readRecordedBatch, recordedMessage } from '../recorded-batch.ts';
 import { countText, durationText, printable } from '../terminal-text.ts';
 import { VERSION } from '../version.ts';
 

@@ -15,7 +15,6 @@ import {
   ensureStreams,
   provideNatsServer,
   startNatsServer,
-  type Logger,
 } from '@tidegate/runtime';
 import type { CommandContext } from '../command.ts';
 import { CONSUMER_USER, embeddedNatsUsers, natsAccess, provideNatsPasswords } from '../nats-access.ts';
@@ -89,14 +88,14 @@ export async function runUp(options: UpOptions, context: CommandContext): Promis
       await aborted(context.signal);
     }
   } finally {
-    up.say('stopping');
+    if (parts.length > 0) up.say('stopping');
     const killAll = () => parts.forEach(part => part.kill());
     process.once('exit', killAll);
     for (const part of parts.reverse()) await part.stop();
     process.off('exit', killAll);
     await guardian.close();
     runFile.release();
-    up.say('stopped');
+    if (parts.length > 0) up.say('stopped');
   }
 }
 
