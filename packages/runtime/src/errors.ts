@@ -15,6 +15,7 @@ export const ErrorCatalogue = {
   NATS_SERVER_EXITED: 'The nats-server child process ended before it was ready.',
   SHUTDOWN_TIMEOUT: 'Closing took longer than allowed.',
   SPOOL_CORRUPT: 'A spool segment holds bytes that are not a spool entry.',
+  KUBERNETES_REFUSED: 'The Kubernetes API server refused a request; `status` is its HTTP status.',
   SENSOR_UNSUPPORTED: 'This machine lacks something the kernel sensor needs; the message says what.',
   INVALID_ARGUMENT: 'A value handed to a function or command is malformed.',
   AUDIT_TOO_SCATTERED: 'Sequence numbers or loss events are too many or too far apart to be audited in bounded memory.',

@@ -43,7 +43,7 @@ test('a cluster goes down with the process that started it, also when that is ki
   assert.ok(existsSync(folder));
   owner.kill('SIGKILL');
   await waitFor(() => !existsSync(folder), { what: 'the cluster to go down' });
-  assert.deepEqual(processesOf(folder), []);
+  await waitFor(() => processesOf(folder).length === 0, { what: 'its processes to end' });
 });
 
 test('what a cluster leaves when its own process is killed is removed by the next start', { skip: nodeUnavailable }, async () => {

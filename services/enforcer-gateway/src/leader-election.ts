@@ -1,0 +1,137 @@
+/**
+ * One leader among the replicas, by a Lease of coordination.k8s.io as client-go's leaderelection keeps it. Clocks are not compared: a replica counts
+ * how long it has itself seen the lease unchanged. A leader stops before others may start: after `renewDeadlineMs` without a renewal.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Logger } from '@tidegate/runtime';
+import { KubernetesApiError, type KubernetesApi } from './kubernetes-api.ts';
+
+export interface LeaderElectionOptions {
+  api: KubernetesApi;
+  namespace: string;
+  name: string;
+  /** Of this replica. */
+  identity: string;
+  onStarted: () => void;
+  onStopped: () => void;
+  logger: Logger;
+}
+
+export interface LeaderElection {
+  readonly isLeader: boolean;
+  /** Gives the lease up, so that another replica takes over at once. */
+  close(): Promise<void>;
+}
+
+interface Lease {
+  metadata: { name: string; namespace: string; resourceVersion?: string };
+  spec: { holderIdentity?: string; leaseDurationSeconds?: number; acquireTime?: string; renewTime?: string; leaseTransitions?: number };
+}
+
+/** A dead leader is replaced after this and one retry. */
+const LEASE_DURATION_MS = 6_000;
+const RENEW_DEADLINE_MS = 4_000;
+const RETRY_MS = 1_000;
+const CALL_TIMEOUT_MS = 2_000;
+const HTTP_NOT_FOUND = 404;
+const HTTP_CONFLICT = 409;
+
+/** Takes part from now on. */
+export function joinElection({ api, namespace, name, identity, onStarted, onStopped, logger }: LeaderElectionOptions): LeaderElection {
+  const collection = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`;
+  const stop = new AbortController();
+  let isLeader = false;
+  let lease: Lease | undefined;
+  /** When this replica last saw the lease change. */
+  let changedMs = -Infinity;
+  let deadline: NodeJS.Timeout | undefined;
+
+  const observe = (seen: Lease | undefined) => {
+    if (seen?.metadata.resourceVersion !== lease?.metadata.resourceVersion) changedMs = performance.now();
+    lease = seen;
+  };
+
+  const isFree = () => {
+    const holder = lease?.spec.holderIdentity ?? '';
+    return holder === '' || holder === identity || performance.now() - changedMs > LEASE_DURATION_MS;
+  };
+
+  const write = async (holderIdentity: string) => {
+    const nowText = `${new Date().toISOString().slice(0, -1)}000Z`;
+    const isMine = lease?.spec.holderIdentity === identity;
+    const wanted: Lease = {
+      metadata: lease?.metadata ?? { name, namespace },
+      spec: {
+        holderIdentity,
+        leaseDurationSeconds: LEASE_DURATION_MS / 1000,
+        acquireTime: (isMine ? lease?.spec.acquireTime : undefined) ?? nowText,
+        renewTime: nowText,
+        leaseTransitions: (lease?.spec.leaseTransitions ?? 0) + (isMine ? 0 : 1),
+      },
+    };
+    observe(
+      lease
+        ? await api.call<Lease>(`${collection}/${name}`, { method: 'PUT', body: wanted, timeoutMs: CALL_TIMEOUT_MS })
+        : await api.call<Lease>(collection, { method: 'POST', body: wanted, timeoutMs: CALL_TIMEOUT_MS }),
+    );
+  };
+
+  const lead = () => {
+    clearTimeout(deadline);
+    deadline = setTimeout(() => resign('could not renew its lease in time'), RENEW_DEADLINE_MS);
+    if (isLeader) return;
+    isLeader = true;
+    logger.info({ identity }, 'this replica leads');
+    onStarted();
+  };
+
+  const resign = (reason: string) => {
+    clearTimeout(deadline);
+    if (!isLeader) return;
+    isLeader = false;
+    logger.warn({ identity, reason }, 'this replica leads no more');
+    onStopped();
+  };
+
+  const attempt = async () => {
+    try {
+      // A leader knows the lease: it alone writes it.
+      if (!isLeader) observe(await api.call<Lease>(`${collection}/${name}`, { signal: stop.signal, timeoutMs: CALL_TIMEOUT_MS }));
+    } catch (error) {
+      if (!(error instanceof KubernetesApiError) || error.status !== HTTP_NOT_FOUND) throw error;
+      observe(undefined);
+    }
+    if (!isFree()) return;
+    const startedMs = performance.now();
+    await write(identity);
+    // Counted from before the request: the server may have stored it then.
+    if (performance.now() - startedMs < RENEW_DEADLINE_MS) lead();
+  };
+
+  const run = async () => {
+    while (!stop.signal.aborted) {
+      try {
+        await attempt();
+      } catch (error) {
+        if (stop.signal.aborted) break;
+        if (error instanceof KubernetesApiError && error.status === HTTP_CONFLICT) resign('another replica has written the lease');
+        else logger.warn({ err: error }, 'lease could not be read or written');
+      }
+      await delay(RETRY_MS, undefined, { signal: stop.signal }).catch(() => undefined);
+    }
+    if (!isLeader) return;
+    resign('closing');
+    await write('').catch((error: unknown) => logger.warn({ err: error }, 'lease could not be given up'));
+  };
+
+  const running = run();
+  return {
+    get isLeader() {
+      return isLeader;
+    },
+    async close() {
+      stop.abort();
+      await running;
+    },
+  };
+}

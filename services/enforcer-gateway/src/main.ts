@@ -1,0 +1,61 @@
+import { hostname } from 'node:os';
+import {
+  NatsRole,
+  TidegateError,
+  connectNats,
+  createMetrics,
+  loadConfig,
+  roleInboxPrefix,
+  runService,
+  startHealthServer,
+} from '@tidegate/runtime';
+import { createGateway } from './gateway.ts';
+import { createKubernetesApi, findKubernetes } from './kubernetes-api.ts';
+import { gatewaySettings } from './config.ts';
+
+await runService('enforcer-gateway', async ({ logger, env, signal }) => {
+  const settings = loadConfig(gatewaySettings, env);
+  const access = await findKubernetes(env);
+  if (!access) {
+    throw new TidegateError('CONFIG_INVALID', 'no Kubernetes cluster is configured', {
+      field: 'KUBECONFIG',
+      expected: 'a kubeconfig file, or the service account of a pod',
+    });
+  }
+  const nc = await connectNats({
+    url: settings.natsUrl,
+    name: 'enforcer-gateway',
+    user: settings.natsUser,
+    password: settings.natsPassword,
+    credentialsFile: settings.natsCredentialsFile,
+    inboxPrefix: roleInboxPrefix(NatsRole.gateway),
+    logger,
+    signal,
+  });
+  const metrics = createMetrics('enforcer-gateway');
+  const gateway = createGateway({
+    api: createKubernetesApi(access),
+    nc,
+    logger,
+    metrics,
+    identity: settings.identity ?? `${hostname()}_${process.pid}`,
+    leaseNamespace: settings.leaseNamespace,
+    leaseName: settings.leaseName,
+    lingerMs: settings.lingerMs,
+    podAnnotations: settings.podAnnotations,
+  });
+  const health = await startHealthServer({
+    host: settings.healthHost,
+    port: settings.healthPort,
+    readiness: () => gateway.readiness(),
+    registry: metrics.registry,
+  });
+  logger.info({ server: access.server, health: health.url }, 'started');
+  return {
+    async close() {
+      await gateway.close();
+      await health.close();
+      await nc.close();
+    },
+  };
+});
