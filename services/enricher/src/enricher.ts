@@ -40,7 +40,7 @@ const HEADER_BYTES = 4 * 1024;
 const MAX_WINDOW_BYTES = 1280 * 1024;
 const MIN_WINDOW_BYTES = 64 * 1024;
 /** RAW is asked for nodes that have no sensor status: their sensor is gone, or a capture is played. */
-const NODE_SCAN_INTERVAL_MS = 5_000;
+const NODE_SCAN_INTERVAL_MS = 2_000;
 /** Members and nodes are looked at so often; death of a member is noticed by time alone. */
 const RECONCILE_INTERVAL_MS = 250;
 const RETRY_MIN_MS = 250;
@@ -151,7 +151,6 @@ class SharingEnricher implements Enricher {
       const manager = await jetstreamManager(nc, { checkAPI: false });
       const client = jetstream(nc);
       void watchConnection(nc, abort.signal, onTrouble);
-      await manager.streams.info(STREAMS.events.name);
       await this.#watch(manager, abort.signal, onTrouble);
       const members = await joinMembers({ nc, client, manager, id, signal: abort.signal, onTrouble });
       return {

@@ -10,7 +10,7 @@ import type { NatsConnection } from '@nats-io/nats-core';
 import { CursorConflict, type Cursor, type CursorStore } from './cursor-store.ts';
 import type { FlowBudget } from './flow-budget.ts';
 import type { IdentityCache } from './identity-cache.ts';
-import { lossOutput, lossRanges, uncovered } from './loss-report.ts';
+import { lossOutput, lossRanges, uncovered, type LossReport } from './loss-report.ts';
 import type { Membership } from './membership.ts';
 import type { EnricherMetrics } from './metrics.ts';
 import { decodedPayload, PoisonError, PoisonReason, readBatch, sequencesOf, type SequenceRange } from './raw-message.ts';
@@ -268,11 +268,14 @@ class Session implements NodeSession {
     if (!isKnown) return index.batch > 1 ? [lossOutput({ ...report, range: undefined, timeNs: message.timeNs })] : [];
     if (range.first <= before.lastSequence + 1) return [];
     const missing = uncovered({ first: before.lastSequence + 1, last: range.first - 1 }, lossRanges(index));
-    for (const { first, last } of missing) {
-      this.#deps.metrics.discardedEvents.inc(last - first + 1);
-      this.#deps.logger.warn({ node: index.node, first, last }, 'RAW discarded batches before they were read');
-    }
-    return missing.map(part => lossOutput({ ...report, range: part, timeNs: message.timeNs }));
+    return missing.map(part => this.#discardedOutput({ ...report, range: part, timeNs: message.timeNs }));
+  }
+
+  #discardedOutput(report: LossReport & { range: SequenceRange }): Output {
+    const { first, last } = report.range;
+    this.#deps.metrics.discardedEvents.inc(last - first + 1);
+    this.#deps.logger.warn({ node: report.node, first, last }, 'RAW discarded batches before they were read');
+    return lossOutput(report);
   }
 
   /** Puts what cannot be read into the dead-letter stream, tells of the loss, and goes on behind it. */
@@ -300,8 +303,13 @@ class Session implements NodeSession {
     });
     const range = this.#lostRange(message, error);
     const cursor: Cursor = { ...before, streamSequence: message.streamSequence, lastSequence: range?.last ?? before.lastSequence };
-    const reason = LossReason.LOSS_REASON_POISON;
-    const losses = range ? [lossOutput({ node, boot: before.boot, recorded: false, reason, range, timeNs: message.timeNs })] : [];
+    const report = { node, boot: before.boot, recorded: false, timeNs: message.timeNs };
+    const losses: Output[] = [];
+    if (range && before.boot !== '' && range.first > before.lastSequence + 1) {
+      const gap = { first: before.lastSequence + 1, last: range.first - 1 };
+      losses.push(this.#discardedOutput({ ...report, reason: LossReason.LOSS_REASON_RAW_DISCARDED, range: gap }));
+    }
+    if (range) losses.push(lossOutput({ ...report, reason: LossReason.LOSS_REASON_POISON, range }));
     await this.#publish(message, cursor, losses, `${this.#nodeToken}:poison:${message.streamSequence}:${message.timeNs}`);
   }
 

@@ -78,6 +78,8 @@ class PullReader implements StreamReader {
   readonly #inbox: string;
   readonly #subscription: Subscription;
   readonly #watchdog: NodeJS.Timeout;
+  /** Of the present pull: its replies of status come to `<inbox>.<number>`, those of an earlier one mean nothing any more. */
+  #pullNumber = 0;
   #messagesLeft = 0;
   #bytesLeft = 0;
   #received = 0;
@@ -89,7 +91,7 @@ class PullReader implements StreamReader {
     this.#name = name;
     this.pendingAtStart = pendingAtStart;
     this.#inbox = createInbox(inboxPrefixOf(options.nc));
-    this.#subscription = options.nc.subscribe(this.#inbox, {
+    this.#subscription = options.nc.subscribe(`${this.#inbox}.*`, {
       callback: (error, message) => (error ? this.#fail(error.message) : this.#onReply(message)),
     });
     this.#watchdog = setTimeout(() => this.#onSilence(), SILENCE_LIMIT_MS);
@@ -125,7 +127,8 @@ class PullReader implements StreamReader {
       idle_heartbeat: nanos(HEARTBEAT_MS),
     };
     try {
-      nc.publish(`$JS.API.CONSUMER.MSG.NEXT.${stream}.${this.#name}`, JSON.stringify(request), { reply: this.#inbox });
+      const reply = `${this.#inbox}.${++this.#pullNumber}`;
+      nc.publish(`$JS.API.CONSUMER.MSG.NEXT.${stream}.${this.#name}`, JSON.stringify(request), { reply });
     } catch (error) {
       this.#fail(error instanceof Error ? error.message : String(error));
     }
@@ -134,7 +137,10 @@ class PullReader implements StreamReader {
   #onReply(message: Msg): void {
     if (this.#closed) return;
     this.#watchdog.refresh();
-    if (message.subject === this.#inbox) return this.#onStatus(message.headers?.code ?? 0, message.headers?.description ?? '');
+    if (message.subject.startsWith(this.#inbox)) {
+      if (message.subject.endsWith(`.${this.#pullNumber}`)) this.#onStatus(message.headers?.code ?? 0, message.headers?.description ?? '');
+      return;
+    }
     // As the server counts: when the bytes are used up to the last one it ends the pull without a word.
     const size = (message as MsgImpl).size();
     this.#messagesLeft--;
@@ -155,6 +161,11 @@ class PullReader implements StreamReader {
         void this.#pull(this.#options.windowBytes());
         return;
       case 409:
+        // As newer servers end a pull that is used up; when the last message was counted too, the next pull is on its way already.
+        if (/batch completed/i.test(description)) {
+          if (this.#isPulling) void this.#pull(this.#options.windowBytes());
+          return;
+        }
         if (!/exceeds maxbytes/i.test(description)) break;
         // The next message did not fit in what was left of the window; when nothing came at all, it fits in no window.
         void this.#pull(this.#received === 0 ? 0 : this.#options.windowBytes());
