@@ -27,6 +27,8 @@ export interface Metrics {
    * The value may restart from zero only when the process does.
    */
   observedCounter(name: string, help: string, read: () => number): void;
+  /** The same for a counter with one label: value of the label and count. */
+  observedCounters(name: string, help: string, label: string, read: () => Readonly<Record<string, number>>): void;
 }
 
 /** Creates the metrics of `component` (kebab-case becomes snake_case), with the process's own (memory, CPU, event loop). */
@@ -60,6 +62,18 @@ export function createMetrics(component: string): Metrics {
         collect() {
           this.reset();
           this.inc(read());
+        },
+      });
+    },
+    observedCounters: (name, help, label, read) => {
+      new Counter({
+        name: `${prefix}${name}_total`,
+        help,
+        labelNames: [label],
+        registers: [registry],
+        collect() {
+          this.reset();
+          for (const [value, count] of Object.entries(read())) this.inc({ [label]: value }, count);
         },
       });
     },

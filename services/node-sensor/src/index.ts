@@ -1,0 +1,2 @@
+export { sensorConfig } from './config.ts';
+export { createSensor, type Sensor, type SensorDependencies } from './sensor.ts';

@@ -1,0 +1,64 @@
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { NatsRole, connectNats, createMetrics, loadConfig, roleInboxPrefix, runService, startHealthServer } from '@tidegate/runtime';
+import { bpfObjectFile, cgroupRoot, filtersOf, nodeName, sensorConfig } from './config.ts';
+import { createSensor, type Sensor } from './sensor.ts';
+
+await runService('node-sensor', async ({ logger, env, signal }) => {
+  const config = loadConfig(sensorConfig, env);
+  const node = nodeName(config);
+  const metrics = createMetrics('node-sensor');
+  const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string };
+  // Health is served while the sensor still starts.
+  const running: { sensor?: Sensor } = {};
+  const health = await startHealthServer({
+    host: config.healthHost,
+    port: config.healthPort,
+    readiness: () => running.sensor?.readiness() ?? ['starting'],
+    registry: metrics.registry,
+  });
+  logger.info({ url: health.url, node }, 'health and metrics');
+  const sensor = (running.sensor = await createSensor(
+    {
+      node,
+      version,
+      connect: connectSignal =>
+        connectNats({
+          url: config.natsUrl,
+          name: `tidegate-node-sensor ${node}`,
+          user: config.natsUser,
+          password: config.natsPassword,
+          credentialsFile: config.natsCredentialsFile,
+          inboxPrefix: roleInboxPrefix(NatsRole.sensor, config.natsInboxByNode ? node : undefined),
+          logger,
+          signal: connectSignal,
+        }),
+      folder: join(resolve(config.dataDir), 'sensor'),
+      spoolMaxBytes: config.spoolMaxBytes,
+      windowBytes: config.windowBytes,
+      reader: {
+        objectFile: bpfObjectFile(config),
+        pinDirectory: config.pin ? config.pinDirectory : null,
+        lifecycleRingBytes: config.lifecycleRingBytes,
+        dataRingBytes: config.dataRingBytes,
+        batchMaxBytes: config.batchMaxBytes,
+        lingerMs: config.lingerMs,
+        queueMaxBatches: config.queueMaxBatches,
+        procRoot: config.procRoot,
+        cgroupRoot: cgroupRoot(config),
+        compression: config.compression,
+        filters: filtersOf(config),
+      },
+      keepPins: config.keepPins,
+      metrics,
+      logger,
+    },
+    signal,
+  ));
+  return {
+    async close() {
+      await sensor.close();
+      await health.close();
+    },
+  };
+});

@@ -1,0 +1,296 @@
+import { randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { release } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import {
+  BUCKETS,
+  LossReason,
+  SENSOR_STATUS_INTERVAL_MS,
+  STREAMS,
+  lossReasonName,
+  nodeKey,
+  type HookStatus,
+  type SensorStatus,
+} from '@tidegate/contracts';
+import { Reader, readState, type Counters, type Filters, type InitialLoss, type ReaderOptions, type SensorState } from '@tidegate/native';
+import type { NatsConnection } from '@nats-io/nats-core';
+import { TidegateError, bucketPrefix, createPublisher, type Logger, type Metrics, type Publisher } from '@tidegate/runtime';
+import { createOutbox, type Outbox } from './outbox.ts';
+import { readRawTail, readSettledRawTail, type RawTail } from './raw-tail.ts';
+import { registerMetrics } from './sensor-metrics.ts';
+
+export interface SensorDependencies {
+  node: string;
+  version: string;
+  /** Connects to NATS, however long it takes, until the signal is aborted. */
+  connect: (signal: AbortSignal) => Promise<NatsConnection>;
+  /** Folder for state and spool; made when missing. */
+  folder: string;
+  spoolMaxBytes: number;
+  windowBytes: number;
+  /** What the reader is given beyond what the sensor knows itself. */
+  reader: Pick<
+    ReaderOptions,
+    | 'objectFile'
+    | 'pinDirectory'
+    | 'lifecycleRingBytes'
+    | 'dataRingBytes'
+    | 'batchMaxBytes'
+    | 'lingerMs'
+    | 'queueMaxBatches'
+    | 'procRoot'
+    | 'cgroupRoot'
+    | 'compression'
+  > & { filters: Filters };
+  /** Leave the programs recording after close(). */
+  keepPins: boolean;
+  metrics: Metrics;
+  logger: Logger;
+}
+
+export interface Sensor {
+  /** Why it is not ready; empty: it is. */
+  readiness(): string[];
+  /** Reads what the kernel has, publishes or spools it, and ends. May be called twice. */
+  close(): Promise<void>;
+}
+
+/** Pauses between tries to read RAW's tail while the stream does not answer. */
+const TAIL_RETRY_MS = 500;
+/** Of the 25 s a service has to close. */
+const DRAIN_TIMEOUT_MS = 10_000;
+const STATUS_TIMEOUT_MS = 2_000;
+/** How often a change is looked for. */
+const STATUS_CHECK_MS = 250;
+const BOOT_BYTES = 8;
+
+/**
+ * Starts reading the kernel at once and NATS when it is there. Only a sensor that remembers nothing of an earlier run waits for NATS first:
+ * RAW may know numbers it must not give out again.
+ */
+export async function createSensor(dependencies: SensorDependencies, signal?: AbortSignal): Promise<Sensor> {
+  const sensor = new NodeSensor(dependencies);
+  try {
+    await sensor.start(signal);
+  } catch (error) {
+    await sensor.close();
+    throw error;
+  }
+  return sensor;
+}
+
+class NodeSensor implements Sensor {
+  readonly #deps: SensorDependencies;
+  readonly #boot = randomBytes(BOOT_BYTES).toString('hex');
+  readonly #startedAt = new Date();
+  readonly #stop = new AbortController();
+  readonly #outbox: Outbox;
+  readonly #stateFile: string;
+  #reader: Reader | undefined;
+  #hooks: HookStatus[] = [];
+  #nc: NatsConnection | undefined;
+  #connecting: Promise<NatsConnection> | undefined;
+  #publisher: Publisher | undefined;
+  #opening: Promise<void> = Promise.resolve();
+  #reporting: Promise<void> = Promise.resolve();
+  #isReported = false;
+  #closing: Promise<void> | undefined;
+
+  constructor(deps: SensorDependencies) {
+    this.#deps = deps;
+    mkdirSync(deps.folder, { recursive: true });
+    this.#stateFile = join(deps.folder, 'state');
+    this.#outbox = createOutbox({
+      node: deps.node,
+      spoolFolder: join(deps.folder, 'spool'),
+      spoolMaxBytes: deps.spoolMaxBytes,
+      acknowledgedFile: join(deps.folder, 'acknowledged'),
+      logger: deps.logger,
+    });
+    registerMetrics(deps.metrics, {
+      outbox: this.#outbox,
+      counters: () => this.#counters(),
+      publisher: () => this.#publisher?.stats,
+    });
+  }
+
+  async start(signal?: AbortSignal): Promise<void> {
+    signal?.addEventListener('abort', () => this.#stop.abort(), { once: true });
+    const state = readState(this.#stateFile);
+    let tail: RawTail | undefined;
+    if (state === null) {
+      this.#deps.logger.info('first start on this node: asking NATS which numbers were given out before');
+      tail = await this.#rawTail(readRawTail);
+    }
+    const known = Math.max(tail?.lastSequence ?? 0, this.#outbox.acknowledged, this.#outbox.lastSpooled);
+    this.#startReader(state, known + 1);
+    this.#opening = this.#openOutbox(state).catch((error: unknown) => {
+      if (!this.#stop.signal.aborted) throw error;
+    });
+    this.#reporting = this.#report();
+  }
+
+  readiness(): string[] {
+    const reasons: string[] = [];
+    if (!this.#hooks.some(hook => hook.attached)) reasons.push('no hook is attached');
+    if (this.#publisher === undefined) reasons.push('NATS was not reached yet');
+    else if (!this.#publisher.stats.flowing) reasons.push('NATS does not take batches; they go to the spool');
+    else if (!this.#isReported) reasons.push('the state of the sensor is not reported yet');
+    return reasons;
+  }
+
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    this.#stop.abort();
+    await this.#reader?.close({ unpin: !this.#deps.keepPins });
+    await this.#opening;
+    await this.#outbox.close({ drainTimeoutMs: DRAIN_TIMEOUT_MS });
+    await this.#reporting;
+    await this.#nc?.close();
+  }
+
+  #startReader(state: SensorState | null, firstSequence: number): void {
+    const { node, reader, logger } = this.#deps;
+    this.#reader = new Reader(
+      { ...reader, node, boot: this.#boot, firstSequence, losses: unwatched(state, reader.pinDirectory), stateFile: this.#stateFile },
+      batch => this.#outbox.push({ ...batch, boot: this.#boot }),
+    );
+    this.#hooks = this.#reader.start();
+    const { pinned, resumed, note } = this.#reader.pinning;
+    logger.info(
+      { boot: this.#boot, firstSequence: Math.max(firstSequence, state?.nextSequence ?? 0), pinned, resumed, note },
+      'reading kernel events',
+    );
+    for (const { hook, attached, error } of this.#hooks) if (!attached) logger.error({ hook, error }, 'hook is not attached');
+    if (!this.#hooks.some(hook => hook.attached)) {
+      throw new TidegateError('SENSOR_UNSUPPORTED', 'no hook could be attached', {
+        got: this.#hooks.map(({ hook, error }) => `${hook}: ${error}`).join('; '),
+      });
+    }
+  }
+
+  async #openOutbox(state: SensorState | null): Promise<void> {
+    const { node, logger, windowBytes } = this.#deps;
+    const isMissingSome = state !== null && state.nextSequence - 1 > this.#outbox.acknowledged;
+    const tail = await this.#rawTail(isMissingSome ? readSettledRawTail : readRawTail);
+    const nc = this.#nc!;
+    this.#publisher = createPublisher(nc, {
+      stream: STREAMS.raw.name,
+      windowBytes,
+      logger,
+      lastStoredMessageId: async () => (await readRawTail(nc, node))?.messageId,
+    });
+    this.#outbox.open(this.#publisher, tail?.lastSequence ?? 0);
+  }
+
+  /** Waits for NATS and its stream. */
+  async #rawTail(read: (nc: NatsConnection, node: string) => Promise<RawTail | undefined>): Promise<RawTail | undefined> {
+    const { signal } = this.#stop;
+    this.#connecting ??= this.#deps.connect(signal);
+    this.#nc = await this.#connecting;
+    let isLogged = false;
+    for (;;) {
+      signal.throwIfAborted();
+      try {
+        return await read(this.#nc, this.#deps.node);
+      } catch (error) {
+        if (!isLogged) this.#deps.logger.warn({ err: error, stream: STREAMS.raw.name }, 'waiting for the stream');
+        isLogged = true;
+      }
+      await delay(TAIL_RETRY_MS, undefined, { signal });
+    }
+  }
+
+  /** Reports at least every SENSOR_STATUS_INTERVAL_MS, and soon after a change of what people look at. */
+  async #report(): Promise<void> {
+    const { signal } = this.#stop;
+    let lastChange = '';
+    let lastMs = -Infinity;
+    while (!signal.aborted) {
+      await delay(STATUS_CHECK_MS, undefined, { signal }).catch(() => undefined);
+      if (this.#publisher?.stats.flowing !== true) continue;
+      const status = this.#status();
+      const change = JSON.stringify([status.hooks, status.lost, this.#outbox.stats.spooling]);
+      if (change === lastChange && performance.now() - lastMs < SENSOR_STATUS_INTERVAL_MS - STATUS_CHECK_MS) continue;
+      if (!(await this.#put(status))) continue;
+      lastChange = change;
+      lastMs = performance.now();
+    }
+  }
+
+  async #put(status: SensorStatus): Promise<boolean> {
+    const subject = bucketPrefix(BUCKETS.sensors.name) + nodeKey(this.#deps.node);
+    try {
+      const reply = await this.#nc!.request(subject, JSON.stringify(status), { timeout: STATUS_TIMEOUT_MS });
+      const { error } = reply.json<{ error?: { description?: string } }>();
+      if (error)
+        throw new TidegateError('PUBLISH_REJECTED', 'the bucket refused the status', {
+          field: subject,
+          got: error.description ?? 'no reason',
+        });
+      this.#isReported = true;
+      return true;
+    } catch (error) {
+      this.#deps.logger.debug({ err: error }, 'cannot report the state of the sensor');
+      return false;
+    }
+  }
+
+  #status(): SensorStatus {
+    const counters = this.#counters();
+    const lost: Record<string, number> = { ...this.#outbox.stats.lost };
+    const ringLost = Object.values(counters?.lostByKind ?? {}).reduce((sum, count) => sum + count, 0);
+    add(lost, LossReason.LOSS_REASON_RING_FULL, ringLost);
+    add(lost, LossReason.LOSS_REASON_SPOOL_FULL, this.#outbox.spool.thinnedEvents);
+    const { bytes, batches, maxBytes } = this.#outbox.spool;
+    return {
+      node: this.#deps.node,
+      boot: this.#boot,
+      version: this.#deps.version,
+      kernel: release(),
+      startedAt: this.#startedAt.toISOString(),
+      reportedAt: new Date().toISOString(),
+      hooks: this.#hooks,
+      events: counters?.events ?? 0,
+      lastSequence: counters?.lastSequence ?? 0,
+      lost,
+      spool: { bytes, batches, maxBytes },
+      recorded: false,
+    };
+  }
+
+  #counters(): Counters | undefined {
+    return this.#hooks.length === 0 ? undefined : this.#reader?.counters();
+  }
+}
+
+function add(lost: Record<string, number>, reason: LossReason, count: number): void {
+  if (count > 0) lost[lossReasonName(reason)] = (lost[lossReasonName(reason)] ?? 0) + count;
+}
+
+/** Where nothing recorded between an earlier run and this one, an unknown number of events is missing, and no numbers were given out for them. */
+function unwatched(state: SensorState | null, pinDirectory: string | null): InitialLoss[] {
+  if (state === null) return [];
+  const isSameKernel = state.kernelBoot === readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  const wasPinned = isSameKernel && pinDirectory !== null && existsSync(pinDirectory) && readdirSync(pinDirectory).length > 0;
+  if (wasPinned) return [];
+  return [
+    {
+      reason: LossReason.LOSS_REASON_SENSOR_RESTART,
+      count: 0,
+      firstSequence: 0,
+      lastSequence: 0,
+      fromKtimeNs: isSameKernel ? state.lastKtimeNs : 0n,
+      toKtimeNs: boottimeNs(),
+    },
+  ];
+}
+
+/** CLOCK_BOOTTIME, to a hundredth of a second. */
+function boottimeNs(): bigint {
+  return BigInt(Math.round(Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]) * 1_000)) * 1_000_000n;
+}
