@@ -116,14 +116,14 @@ class NativeReader : public Napi::ObjectWrap<NativeReader> {
     return DefineClass(env, "NativeReader",
                        {InstanceMethod<&NativeReader::start>("start"), InstanceMethod<&NativeReader::set_filters>("setFilters"),
                         InstanceMethod<&NativeReader::counters>("counters"), InstanceMethod<&NativeReader::flush>("flush"),
-                        InstanceMethod<&NativeReader::close>("close"), InstanceMethod<&NativeReader::storm>("storm")});
+                        InstanceMethod<&NativeReader::close>("close")});
   }
 
   explicit NativeReader(const Napi::CallbackInfo& info) : Napi::ObjectWrap<NativeReader>(info) {
     const auto options = info[0].As<Napi::Object>();
     queue_max_ = to_u64(options.Get("queueMaxBatches"));
     on_batch_ = Napi::Persistent(info[1].As<Napi::Function>());
-    guarded(info.Env(), [&] { reader_ = std::make_shared<Reader>(to_options(options)); });
+    guarded(info.Env(), [&] { reader_ = std::make_unique<Reader>(to_options(options)); });
   }
 
  private:
@@ -135,14 +135,13 @@ class NativeReader : public Napi::ObjectWrap<NativeReader> {
   Napi::Value counters(const Napi::CallbackInfo& info);
   void flush(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
-  Napi::Value storm(const Napi::CallbackInfo& info);
 
   Napi::Object count(Napi::Env env);
   bool enqueue(std::unique_ptr<SealedBatch> batch);
   void finished(Napi::Env env);
   static void environment_ends(void* self);
 
-  std::shared_ptr<Reader> reader_;
+  std::unique_ptr<Reader> reader_;
   Napi::FunctionReference on_batch_;
   size_t queue_max_ = 0;
   Queue queue_;
@@ -295,33 +294,33 @@ void NativeReader::environment_ends(void* data) {
 
 class StormWorker : public Napi::AsyncWorker {
  public:
-  StormWorker(Napi::Env env, std::shared_ptr<const Reader> reader, StormOptions options)
-      : Napi::AsyncWorker(env, "tidegate storm"), deferred_(env), reader_(std::move(reader)), options_(std::move(options)) {}
+  StormWorker(Napi::Env env, StormOptions options)
+      : Napi::AsyncWorker(env, "tidegate storm"), deferred_(env), options_(std::move(options)) {}
 
   Napi::Promise promise() const { return deferred_.Promise(); }
 
  private:
-  void Execute() override { run_storm(reader_->loader(), options_); }
+  void Execute() override { run_storm(options_); }
   void OnOK() override { deferred_.Resolve(Env().Undefined()); }
   void OnError(const Napi::Error& error) override { deferred_.Reject(error.Value()); }
 
   Napi::Promise::Deferred deferred_;
-  std::shared_ptr<const Reader> reader_;  // outlives a close() meanwhile
   StormOptions options_;
 };
 
-// storm(objectFile, { events, pid, startKtimeNs, execGeneration, cgroupIds })
-Napi::Value NativeReader::storm(const Napi::CallbackInfo& info) {
-  const auto value = info[1].As<Napi::Object>();
+// stormPinned({ objectFile, pinDirectory, events, pid, startKtimeNs, execGeneration, cgroupIds })
+Napi::Value storm_pinned(const Napi::CallbackInfo& info) {
+  const auto value = info[0].As<Napi::Object>();
   StormOptions options;
-  options.object_file = to_string(info[0]);
+  options.object_file = to_string(value.Get("objectFile"));
+  options.pin_directory = to_string(value.Get("pinDirectory"));
   options.events = to_u64(value.Get("events"));
   options.process.pid = value.Get("pid").ToNumber();
   options.process.start_ktime_ns = to_u64(value.Get("startKtimeNs"));
   options.process.exec_generation = to_u64(value.Get("execGeneration"));
   const auto cgroups = value.Get("cgroupIds").As<Napi::Array>();
   for (uint32_t index = 0; index < cgroups.Length(); index++) options.cgroup_ids.push_back(to_u64(cgroups.Get(index)));
-  auto* const worker = new StormWorker(info.Env(), reader_, std::move(options));
+  auto* const worker = new StormWorker(info.Env(), std::move(options));
   worker->Queue();
   return worker->promise();
 }
@@ -352,6 +351,7 @@ Napi::Value bpf_error(const Napi::CallbackInfo& info) {
 Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   exports.Set("NativeReader", NativeReader::define(env));
   exports.Set("readState", Napi::Function::New<read_state>(env));
+  exports.Set("stormPinned", Napi::Function::New<storm_pinned>(env));
   exports.Set("bpfError", Napi::Function::New<bpf_error>(env));
   return exports;
 }

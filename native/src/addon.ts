@@ -15,12 +15,12 @@ export interface AddonReader {
   counters(): Counters;
   flush(): void;
   close(unpin: boolean): Promise<Counters>;
-  storm(objectFile: string, options: StormOptions): Promise<void>;
 }
 
 export interface Addon {
   NativeReader: new (options: ReaderOptions, onBatch: (batch: NativeBatch) => void) => AddonReader;
   readState(path: string): SensorState | null;
+  stormPinned(options: StormOptions): Promise<void>;
   /** Why this process may not make a BPF map; empty: it may. */
   bpfError(): string;
 }

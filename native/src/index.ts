@@ -145,6 +145,10 @@ export interface SensorState {
 
 /** A synthetic storm, for benchmarks. */
 export interface StormOptions {
+  /** bpf/build/bench_storm.bpf.o */
+  objectFile: string;
+  /** Of the sensor that is to be stormed, in this process or another. */
+  pinDirectory: string;
   events: number;
   /** Of the process the events belong to; with cgroups, of the first: each cgroup has a process of its own, pids counting up. */
   pid: number;
@@ -235,12 +239,6 @@ export class Reader {
     this.#lastCounters = await closed;
   }
 
-  /** For benchmarks: runs bench_storm.bpf.o on this reader's maps; resolves when all events were pushed or lost. */
-  storm(objectFile: string, options: StormOptions): Promise<void> {
-    this.#assertStarted();
-    return this.#reader.storm(objectFile, options);
-  }
-
   #assertStarted(): void {
     if (this.#state !== State.started)
       throw new NativeError('NATIVE_STATE', 'the reader does not run', 'state', State.started, this.#state);
@@ -253,6 +251,14 @@ export class Reader {
  */
 export function readState(path: string): SensorState | null {
   return loadAddon().readState(path);
+}
+
+/**
+ * For benchmarks: has the kernel push synthetic close events through the rings of a running sensor, from its pins, as fast as one CPU can. Resolves
+ * when all were pushed or lost. Rejects when no sensor has its pins there, and where the kernel refuses the program.
+ */
+export function stormPinned(options: StormOptions): Promise<void> {
+  return loadAddon().stormPinned(options);
 }
 
 function checkOptions(options: ReaderOptions): void {

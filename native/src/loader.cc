@@ -91,6 +91,13 @@ bool is_iterator(const bpf_program* program) { return std::string_view(bpf_progr
 
 }  // namespace
 
+std::string pinned_folder(const std::string& pin_directory) {
+  for (const std::string& name : names_in(pin_directory)) {
+    if (is_fingerprint(name)) return pin_directory + "/" + name;
+  }
+  throw LoadError("no sensor has pinned its maps in " + pin_directory);
+}
+
 Loader::Loader(LoaderOptions options) : options_(std::move(options)) {}
 
 Loader::~Loader() {

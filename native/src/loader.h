@@ -38,6 +38,9 @@ class LoadError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// The folder in which the running sensor has its pins. Throws LoadError when there is none.
+std::string pinned_folder(const std::string& pin_directory);
+
 class Loader {
  public:
   explicit Loader(LoaderOptions options);
@@ -53,7 +56,6 @@ class Loader {
   // File descriptor of a map. Throws LoadError when the object has none of this name.
   int map(const char* name) const;
   uint32_t map_id(const char* name) const;
-  bpf_object* object() const { return object_; }
 
   // Runs the task iterator over all processes. False when this kernel has none.
   bool each_task(const std::function<void(const tg_exec&)>& visit) const;

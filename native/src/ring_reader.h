@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "records.h"
 
@@ -25,7 +26,7 @@ class RingReader {
   void snapshot() { limit_ = producer_->load(std::memory_order_acquire); }
 
   // The next record before the snapshot; null at the snapshot, and at a record whose writer is not done (then busy() is true).
-  // Records too short for their header are skipped and counted.
+  // Valid until advance(), or the next peek(). Records too short for their header are skipped and counted.
   const tg_header* peek();
   bool busy() const { return next_ < limit_; }
   // Past the record peek() returned.
@@ -42,6 +43,9 @@ class RingReader {
   uint64_t malformed() const { return malformed_; }
 
  private:
+  // A copy of the record that starts at the end of the data and goes on at its beginning.
+  const tg_header* join(size_t offset, size_t length);
+
   int fd_;
   size_t ring_bytes_;
   size_t page_bytes_;
@@ -55,6 +59,7 @@ class RingReader {
   uint64_t after_;
   uint64_t released_;
   uint64_t malformed_ = 0;
+  std::vector<uint64_t> joined_;
 };
 
 }  // namespace tidegate

@@ -3,6 +3,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -10,6 +11,7 @@
 #include <memory>
 
 #include "libbpf_log.h"
+#include "loader.h"
 
 namespace tidegate {
 namespace {
@@ -26,7 +28,8 @@ struct StormRun {
 
 }  // namespace
 
-void run_storm(const Loader& loader, const StormOptions& options) {
+void run_storm(const StormOptions& options) {
+  const std::string folder = pinned_folder(options.pin_directory);
   LibbpfLog log;
   const auto check = [&](bool good, const char* what) {
     if (!good) throw LoadError(std::string(what) + " of " + options.object_file + ": " + strerror(errno) + ": " + log.text());
@@ -36,8 +39,11 @@ void run_storm(const Loader& loader, const StormOptions& options) {
   check(object != nullptr, "opening");
   bpf_map* map;
   bpf_object__for_each_map(map, object.get()) {
-    const bpf_map* const shared = bpf_object__find_map_by_name(loader.object(), bpf_map__name(map));
-    if (shared != nullptr && !bpf_map__is_internal(map)) check(bpf_map__reuse_fd(map, bpf_map__fd(shared)) == 0, "sharing the maps");
+    const int shared = bpf_obj_get((folder + "/" + bpf_map__name(map)).c_str());
+    if (shared < 0) continue;  // its own
+    const int error = bpf_map__reuse_fd(map, shared);  // which duplicates it
+    close(shared);
+    check(error == 0, "sharing the maps");
   }
   check(bpf_object__load(object.get()) == 0, "loading");
 
