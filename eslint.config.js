@@ -16,7 +16,7 @@ const MAY_IMPORT = {
   'services/enricher': ['contracts', 'runtime'],
   'services/enforcer-gateway': ['contracts', 'runtime'],
   'services/api': ['contracts', 'runtime'],
-  loadtest: ['contracts', 'runtime', 'testkit', 'native'],
+  loadtest: ['contracts', 'runtime', 'testkit', 'native', 'enricher'],
 };
 const WORKSPACES = Object.keys(MAY_IMPORT).map(folder => folder.split('/').at(-1));
 

@@ -6,7 +6,10 @@ import { createReport, type Report } from './report.ts';
 const BENCHES: Record<string, { what: string; load: () => Promise<{ run: (report: Report) => Promise<void> }> }> = {
   sensor: { what: 'kernel to encoded batch, one core: storm, exec storm, connection storm', load: () => import('./sensor.ts') },
   enricher: { what: 'splicing batches by subject, one core, against decode + encode', load: () => import('./enricher.ts') },
-  pipeline: { what: 'kernel to durable EVENTS with all processes, 1, 100 and 1,000 subjects, audited', load: () => import('./pipeline.ts') },
+  pipeline: {
+    what: 'kernel to durable EVENTS with all processes, 1, 100 and 1,000 subjects, audited',
+    load: () => import('./pipeline.ts'),
+  },
   latency: { what: 'kernel to WebSocket client at 10,000 events/s', load: () => import('./latency.ts') },
   footprint: { what: 'memory of each process at rest and under load', load: () => import('./footprint.ts') },
   overhead: { what: 'cost to a workload: fork + exec loop, redis-benchmark', load: () => import('./overhead.ts') },
@@ -18,7 +21,9 @@ const names = process.argv.slice(2);
 const unknown = names.filter(name => name !== 'all' && !(name in BENCHES));
 if (names.length === 0 || unknown.length > 0) {
   const list = Object.entries(BENCHES).map(([name, bench]) => `  ${name.padEnd(10)} ${bench.what}`);
-  console.error(`${unknown.length > 0 ? `unknown benchmark: ${unknown.join(', ')}\n` : ''}usage: npm run bench -- <name>... | all\n${list.join('\n')}`);
+  console.error(
+    `${unknown.length > 0 ? `unknown benchmark: ${unknown.join(', ')}\n` : ''}usage: npm run bench -- <name>... | all\n${list.join('\n')}`,
+  );
   process.exit(unknown.length > 0 ? 2 : 0);
 }
 

@@ -25,7 +25,9 @@ export function createReport(bench: string, resultsDirectory: string): Report {
   const machine = describeMachine();
   const figures: Figure[] = [];
   const checks: { what: string; holds: boolean }[] = [];
-  console.log(`# ${bench}: ${machine.cpu}, ${machine.cores} cores, ${machine.memoryGib} GiB, Linux ${machine.kernel}, Node.js ${machine.node}, commit ${machine.commit}`);
+  console.log(
+    `# ${bench}: ${machine.cpu}, ${machine.cores} cores, ${machine.memoryGib} GiB, Linux ${machine.kernel}, Node.js ${machine.node}, commit ${machine.commit}`,
+  );
   return {
     add(figure) {
       figures.push(figure);
