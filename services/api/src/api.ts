@@ -4,13 +4,13 @@ import swaggerUi from '@fastify/swagger-ui';
 import websocket from '@fastify/websocket';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { serverAtLeast, type Logger } from '@tidegate/runtime';
-import fastify, { type FastifyInstance } from 'fastify';
+import fastify, { LogController, type FastifyInstance } from 'fastify';
 import { createApiMetrics, type ApiMetrics } from './api-metrics.ts';
 import { ApiError } from './errors.ts';
 import { registerEventRoutes } from './event-routes.ts';
 import { createHistory } from './history.ts';
 import { createLiveFeeds } from './live-feed.ts';
-import { registerLiveRoute } from './live-route.ts';
+import { Close, registerLiveRoute } from './live-route.ts';
 import { registerPageRoutes } from './page-routes.ts';
 import { registerProcessRoutes } from './process-routes.ts';
 import { createProcessTrees } from './process-tree.ts';
@@ -46,6 +46,8 @@ const MAX_PATH_PARAMETER_LENGTH = 512;
 /** Clients of the live feed send nothing but control frames. */
 const MAX_CLIENT_MESSAGE_BYTES = 4096;
 const MAX_BODY_BYTES = 1024;
+/** Clients have this long to answer the closing of their WebSocket. */
+const CLOSE_GRACE_MS = 2_000;
 const REQUEST_TIMEOUT_MS = 10_000;
 const DEFAULT_MAX_LIVE_CLIENTS = 100;
 
@@ -71,7 +73,7 @@ export async function createApi({
 
   const app = fastify({
     loggerInstance: logger,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: MAX_BODY_BYTES,
     requestTimeout: REQUEST_TIMEOUT_MS,
     forceCloseConnections: true,
@@ -83,11 +85,12 @@ export async function createApi({
   app.decorateRequest('live', undefined);
   answerErrors(app, logger);
   measureRequests(app, metrics);
-  guardRequests(app, allowedHosts);
 
+  await registerWebSockets(app);
+  // After the WebSocket plugin: its own hook must have seen a request that is refused here, or the connection stays open.
+  guardRequests(app, allowedHosts);
   await app.register(swagger, { openapi: DESCRIPTION });
   await app.register(swaggerUi, { routePrefix: '/docs', staticCSP: true });
-  await app.register(websocket, { options: { maxPayload: MAX_CLIENT_MESSAGE_BYTES, perMessageDeflate: false }, preClose: () => undefined });
   await app.register(async routes => {
     registerEventRoutes(routes, history, slots);
     registerLiveRoute(routes, { readers, feeds, canFilterSeveral, maxClients: maxLiveClients, metrics, logger });
@@ -140,6 +143,23 @@ function answerErrors(app: FastifyInstance, logger: Logger): void {
     if (statusCode < 500) return reply.code(statusCode).send({ error: { code: error.code ?? 'BAD_REQUEST', message: error.message } });
     logger.error({ err: error }, 'request failed');
     return reply.code(500).send(new ApiError('INTERNAL', 'a fault of the API').toJSON());
+  });
+}
+
+async function registerWebSockets(app: FastifyInstance): Promise<void> {
+  await app.register(websocket, {
+    options: { maxPayload: MAX_CLIENT_MESSAGE_BYTES, perMessageDeflate: false },
+    // A client that breaks the protocol, or is gone without a word.
+    errorHandler: (_error, socket) => socket.terminate(),
+    preClose: done => {
+      const { clients } = app.websocketServer;
+      for (const client of clients) client.close(Close.goingAway, 'the API is stopping');
+      const timer = setTimeout(() => clients.forEach(client => client.terminate()), CLOSE_GRACE_MS);
+      app.websocketServer.close(() => {
+        clearTimeout(timer);
+        done();
+      });
+    },
   });
 }
 

@@ -12,9 +12,6 @@ import type { StreamMessage } from './stream-reader.ts';
 
 const UNKNOWN_PLACE = { kind: '', namespace: '', workload: '' };
 
-/** The last time that a Date can hold. */
-const MAX_DATE_NS = 8.64e21;
-
 export class EventMessage {
   readonly sequence: number;
   readonly storedAtMs: number;
@@ -39,8 +36,7 @@ export class EventMessage {
   get batch(): EventBatch | null {
     if (this.#batch === undefined) {
       try {
-        const batch = decodeBatch(this.#payload);
-        this.#batch = hasPlausibleTimes(batch) ? batch : null;
+        this.#batch = decodeBatch(this.#payload);
       } catch {
         this.#batch = null;
       }
@@ -79,12 +75,6 @@ export class EventMessage {
   timeUs(index: number): number {
     return eventTimeUs(this.batch!, this.batch!.events[index]!);
   }
-}
-
-/** Whether every time in it can be written as a date: JSON of a batch that was made by hand must not fail. */
-function hasPlausibleTimes(batch: EventBatch): boolean {
-  const isPlausible = (ktimeNs: number | null | undefined) => Math.abs(batch.wallOffsetNs + (ktimeNs ?? 0)) < MAX_DATE_NS;
-  return batch.events.every(event => isPlausible(event.ktimeNs)) && batch.processes.every(process => isPlausible(process.startKtimeNs));
 }
 
 /** Microseconds since 1970, cut as the JSON's `time` is. */

@@ -39,7 +39,7 @@ export const liveParameters = {
 type LiveParameters = ParameterValues<typeof liveParameters>;
 
 /** RFC 6455 close codes. */
-const Close = { goingAway: 1001, internalError: 1011, tryAgainLater: 1013 } as const;
+export const Close = { goingAway: 1001, internalError: 1011, tryAgainLater: 1013 } as const;
 
 const PING_INTERVAL_MS = 15_000;
 /** A client that in this time neither answers a ping nor takes a byte is gone. */
@@ -49,11 +49,6 @@ export function registerLiveRoute(app: FastifyInstance, options: LiveRouteOption
   const { maxClients, metrics, logger } = options;
   const clients = new Set<WebSocket>();
   metrics.observeLiveClients(() => clients.size);
-
-  app.addHook('preClose', done => {
-    for (const socket of clients) socket.close(Close.goingAway, 'the API is stopping');
-    done();
-  });
 
   app.route({
     method: 'GET',
@@ -81,7 +76,6 @@ export function registerLiveRoute(app: FastifyInstance, options: LiveRouteOption
       }
       clients.add(socket);
       const stopPinging = keepAlive(socket, request);
-      socket.on('error', error => logger.debug({ err: error }, 'WebSocket failed'));
       socket.once('close', () => {
         clients.delete(socket);
         stopPinging();

@@ -1,0 +1,213 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { waitFor } from '@tidegate/testkit';
+import { WebSocket } from 'ws';
+import { batchOf, publish, publishInsistently, startFixture, type Fixture } from './fixture.ts';
+
+interface Received {
+  kind: string;
+  sequence: number;
+  loss?: { reason: string; count: number; from: string; to: string };
+}
+
+interface Client {
+  socket: WebSocket;
+  events: Received[];
+  closed: Promise<{ code: number; reason: string }>;
+  [Symbol.dispose](): void;
+}
+
+async function connect({ api }: Fixture, query = '', headers: Record<string, string> = {}): Promise<Client> {
+  const socket = new WebSocket(`${api.url.replace('http', 'ws')}/api/v1/events/live${query}`, { headers });
+  const events: Received[] = [];
+  socket.on('message', data => {
+    for (const line of String(data).trimEnd().split('\n')) events.push(JSON.parse(line) as Received);
+  });
+  const closed = new Promise<{ code: number; reason: string }>(resolve =>
+    socket.once('close', (code, reason) => resolve({ code, reason: String(reason) })),
+  );
+  await new Promise<void>((resolve, reject) => {
+    socket.once('open', () => resolve());
+    socket.once('error', reject);
+  });
+  return { socket, events, closed, [Symbol.dispose]: () => socket.terminate() };
+}
+
+/** A client that follows from now on follows once the first event reaches it; until then events are published again and again. */
+async function connectFollowing(fixture: Fixture, query = ''): Promise<Client> {
+  const client = await connect(fixture, query);
+  await waitFor(
+    async () => {
+      await publish(fixture.js, 'exit', batchOf('exit', [{ sequence: 0 }]));
+      return client.events.length > 0;
+    },
+    { what: 'the first event' },
+  );
+  return client;
+}
+
+const sequencesOf = (events: readonly Received[]) => events.map(event => event.sequence).filter(sequence => sequence > 0);
+const upTo = (count: number) => Array.from({ length: count }, (_, i) => i + 1);
+
+test('what happens is sent to all that follow, each with its filters', async () => {
+  await using fixture = await startFixture();
+  using all = await connectFollowing(fixture);
+  using some = await connectFollowing(fixture, '?binary=/usr/bin/curl,/usr/bin/true');
+  using batched = await connectFollowing(fixture, '?batch=true');
+  for (let i = 1; i <= 50; i++) {
+    await publish(
+      fixture.js,
+      'exec',
+      batchOf('exec', [
+        { sequence: i * 2 - 1, binary: '/usr/bin/curl' },
+        { sequence: i * 2, binary: '/bin/sh' },
+      ]),
+    );
+  }
+  for (const client of [all, some, batched]) {
+    const expected = client === some ? upTo(100).filter(sequence => sequence % 2 === 1) : upTo(100);
+    await waitFor(() => sequencesOf(client.events).length >= expected.length, { what: 'all events' });
+    assert.deepEqual(sequencesOf(client.events), expected);
+  }
+});
+
+for (const version of ['new', 'debian'] as const) {
+  test(`replay goes over into following without a gap or a duplicate, while events arrive (${version} server)`, async () => {
+    await using fixture = await startFixture({ version });
+    const total = 3000;
+    let next = 1;
+    const publishSome = async (count: number) => {
+      for (let i = 0; i < count; i++) {
+        const kind = next % 3 === 0 ? 'exit' : 'exec';
+        await publish(fixture.js, kind, batchOf(kind, [{ sequence: next++ }]));
+      }
+    };
+    await publishSome(1000);
+    const writing = publishSome(total - 1000);
+    using all = await connect(fixture, '?from=-1h');
+    using exits = await connect(fixture, '?from=-1h&kind=exit');
+    await waitFor(() => next > 1500, { what: 'the writer to be half done' });
+    using late = await connect(fixture, '?from=-1h&batch=true');
+    await writing;
+    const isDone = () => [all, late].every(client => client.events.length >= total) && exits.events.length >= total / 3;
+    await waitFor(isDone, { what: 'all events' });
+    assert.deepEqual(sequencesOf(all.events), upTo(total));
+    assert.deepEqual(sequencesOf(late.events), upTo(total));
+    assert.deepEqual(
+      sequencesOf(exits.events),
+      upTo(total).filter(sequence => sequence % 3 === 0),
+    );
+    // And they follow on.
+    await publish(fixture.js, 'exit', batchOf('exit', [{ sequence: total + 1 }]));
+    await waitFor(() => [all, late, exits].every(client => client.events.at(-1)?.sequence === total + 1), { what: 'one more event' });
+    assert.match(await (await fetch(`${fixture.api.url}/metrics`)).text(), /tidegate_api_live_clients 3/);
+  });
+}
+
+test('a NATS server that is killed and restarted leaves no gap and no duplicate', async () => {
+  await using fixture = await startFixture();
+  using client = await connectFollowing(fixture);
+  using replaying = await connect(fixture, '?from=-1h&kind=exec');
+  const total = 200;
+  for (let i = 1; i <= total; i++) {
+    if (i === 100) {
+      await fixture.nats.kill();
+      await fixture.nats.restart();
+    }
+    await publishInsistently(fixture.js, 'exec', batchOf('exec', [{ sequence: i }]), `message-${i}`);
+  }
+  await waitFor(() => client.events.at(-1)?.sequence === total && replaying.events.at(-1)?.sequence === total, {
+    timeoutMs: 30_000,
+    what: 'the last event',
+  });
+  assert.deepEqual(sequencesOf(client.events), upTo(total));
+  assert.deepEqual(sequencesOf(replaying.events), upTo(total));
+});
+
+test('a client that does not read loses events, is told how many, and costs bounded memory', async () => {
+  await using fixture = await startFixture();
+  using quick = await connectFollowing(fixture);
+  using slow = await connectFollowing(fixture);
+  slow.socket.pause();
+  // 60 MB of JSON and more.
+  const messages = 150;
+  const perMessage = 400;
+  const before = process.memoryUsage().rss;
+  let sequence = 1;
+  for (let i = 0; i < messages; i++) {
+    const events = Array.from({ length: perMessage }, () => ({ sequence: sequence++, binary: `/usr/bin/${'x'.repeat(200)}` }));
+    await publish(fixture.js, 'exec', batchOf('exec', events));
+    await waitFor(() => sequencesOf(quick.events).length === sequence - 1, { what: 'the quick client' });
+  }
+  const total = sequence - 1;
+  assert.deepEqual(sequencesOf(quick.events), upTo(total));
+  const grown = process.memoryUsage().rss - before;
+  assert.ok(grown < 1024 ** 3, `memory grew by ${grown} bytes`);
+  slow.socket.resume();
+  await waitFor(() => slow.events.at(-1)?.sequence === total, { what: 'the slow client' });
+  const losses = slow.events.flatMap(event => event.loss ?? []);
+  assert.ok(losses.length > 0);
+  for (const { reason, from, to } of losses) {
+    assert.equal(reason, 'slow_client');
+    assert.ok(from <= to);
+  }
+  const lost = losses.reduce((sum, { count }) => sum + count, 0);
+  const got = sequencesOf(slow.events);
+  assert.equal(got.length + lost, total);
+  assert.deepEqual(
+    got,
+    got.toSorted((a, b) => a - b),
+  );
+  // The loss stands where events are missing.
+  const at = slow.events.findIndex(event => event.kind === 'loss');
+  assert.equal(slow.events[at + 1]!.sequence - slow.events[at - 1]!.sequence - 1, losses[0]!.count);
+});
+
+test('one client too many is asked to try later, and bad parameters are refused before the upgrade', async () => {
+  await using fixture = await startFixture({ maxLiveClients: 1 });
+  using first = await connectFollowing(fixture);
+  using second = await connect(fixture);
+  assert.equal((await second.closed).code, 1013);
+  assert.equal(first.socket.readyState, WebSocket.OPEN);
+  const refusal = new WebSocket(`${fixture.api.url.replace('http', 'ws')}/api/v1/events/live?kind=dance&limit=1`);
+  const status = await new Promise<number | undefined>(resolve => {
+    refusal.on('unexpected-response', (_request, response) => resolve(response.statusCode));
+    refusal.on('error', () => undefined);
+  });
+  assert.equal(status, 400);
+  const plain = await fixture.get('/api/v1/events/live');
+  assert.equal(plain.status, 426);
+});
+
+test('closing the API ends WebSockets with 1001', async () => {
+  await using fixture = await startFixture();
+  using client = await connectFollowing(fixture);
+  using replaying = await connect(fixture, '?from=-1h');
+  await fixture.api.close();
+  assert.equal((await client.closed).code, 1001);
+  assert.equal((await replaying.closed).code, 1001);
+});
+
+test('a page of another site gets neither a WebSocket nor, by a rebound name, an answer', async () => {
+  await using fixture = await startFixture();
+  await assert.rejects(connect(fixture, '', { origin: 'https://evil.example' }), /403/);
+  await assert.rejects(connect(fixture, '', { host: 'evil.example:7400' }), /421/);
+  using same = await connect(fixture, '', { origin: fixture.api.url });
+  assert.equal(same.socket.readyState, WebSocket.OPEN);
+});
+
+test('a stream that discards what was not read yet is reported in band', async () => {
+  await using fixture = await startFixture();
+  using client = await connectFollowing(fixture);
+  const manager = await fixture.js.jetstreamManager();
+  await manager.streams.update('EVENTS', { max_msgs: 1 });
+  const payload = batchOf('exec', [{ sequence: 1 }]);
+  const loss = await waitFor(
+    async () => {
+      await Promise.all(Array.from({ length: 200 }, () => publish(fixture.js, 'exec', payload)));
+      return client.events.find(event => event.kind === 'loss')?.loss;
+    },
+    { what: 'a loss event' },
+  );
+  assert.equal(loss.reason, 'events_discarded');
+});
