@@ -220,7 +220,8 @@ class SharingEnricher implements Enricher {
     while (reason === undefined && !signal.aborted) {
       if (performance.now() - scannedAtMs >= NODE_SCAN_INTERVAL_MS) {
         scannedAtMs = performance.now();
-        await this.#scanNodes(epoch);
+        // Not awaited: on a busy server it may take longer than nodes can wait.
+        this.#scanNodes(epoch).catch((error: unknown) => this.#deps.logger.debug({ err: error }, 'RAW did not tell its subjects'));
       }
       this.#reconcile(epoch);
       await Promise.race([pause(RECONCILE_INTERVAL_MS, signal), ended]);

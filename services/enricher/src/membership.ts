@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { BUCKETS } from '@tidegate/contracts';
 import { bucketPrefix } from '@tidegate/runtime';
 import type { JetStreamClient, JetStreamManager } from '@nats-io/jetstream';
-import { headers, type NatsConnection } from '@nats-io/nats-core';
+import { headers, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core';
 import { watchBucket } from './bucket-watch.ts';
 import type { StreamReader } from './stream-reader.ts';
 
@@ -40,19 +40,23 @@ const LEASE_MS = 3_000;
 const HEARTBEAT_TIMEOUT_MS = 2_000;
 const MEMBER_PREFIX = 'member.';
 
+interface Sighting {
+  atMs: number;
+  revision: number;
+}
+
 /** Announces this enricher and learns of the others; resolves when both are done. */
 export async function joinMembers(options: MembershipOptions): Promise<Membership> {
   const { nc, client, manager, id, signal, onTrouble } = options;
-  const subject = bucketPrefix(BUCKETS.enrichers.name) + MEMBER_PREFIX + id;
   const startedAt = new Date().toISOString();
-  const seenAtMs = new Map<string, number>();
+  const seen = new Map<string, Sighting>();
   let announcedAtMs = -Infinity;
   let hasLeft = false;
 
   async function announce(): Promise<void> {
     // The time of sending: the others see the heartbeat later than that, never earlier.
     const sentAtMs = performance.now();
-    await client.publish(subject, JSON.stringify({ startedAt }), { timeout: HEARTBEAT_TIMEOUT_MS });
+    await client.publish(memberSubject(id), JSON.stringify({ startedAt }), { timeout: HEARTBEAT_TIMEOUT_MS });
     announcedAtMs = sentAtMs;
   }
 
@@ -65,7 +69,19 @@ export async function joinMembers(options: MembershipOptions): Promise<Membershi
     }
   }
 
-  const isAlive = (member: string) => member === id || performance.now() - (seenAtMs.get(member) ?? -Infinity) < DEAD_AFTER_MS;
+  /** Removes what a dead member left, unless it has come back: else every new enricher would take it for alive at first. */
+  function bury(member: string, revision: number): void {
+    seen.delete(member);
+    client
+      .publish(memberSubject(member), undefined, {
+        headers: deleteMarker(),
+        expect: { lastSubjectSequence: revision },
+        timeout: HEARTBEAT_TIMEOUT_MS,
+      })
+      .catch(() => undefined);
+  }
+
+  const isAlive = (member: string) => member === id || performance.now() - (seen.get(member)?.atMs ?? -Infinity) < DEAD_AFTER_MS;
   const hasLease = () => performance.now() - announcedAtMs < LEASE_MS;
 
   await announce();
@@ -74,8 +90,8 @@ export async function joinMembers(options: MembershipOptions): Promise<Membershi
     manager,
     bucket: BUCKETS.enrichers.name,
     filter: `${MEMBER_PREFIX}*`,
-    onPut: key => seenAtMs.set(key.slice(MEMBER_PREFIX.length), performance.now()),
-    onDelete: key => seenAtMs.delete(key.slice(MEMBER_PREFIX.length)),
+    onPut: (key, _value, revision) => seen.set(key.slice(MEMBER_PREFIX.length), { atMs: performance.now(), revision }),
+    onDelete: key => seen.delete(key.slice(MEMBER_PREFIX.length)),
     onTrouble: reason => onTrouble(`members: ${reason}`),
   });
   signal.addEventListener('abort', () => reader.close());
@@ -83,16 +99,24 @@ export async function joinMembers(options: MembershipOptions): Promise<Membershi
 
   return {
     alive: () => {
-      for (const member of seenAtMs.keys()) if (!isAlive(member)) seenAtMs.delete(member);
-      return [...new Set([...seenAtMs.keys(), id])].sort();
+      for (const [member, { revision }] of seen) if (!isAlive(member)) bury(member, revision);
+      return [...new Set([...seen.keys(), id])].sort();
     },
     isAlive,
     hasLease,
     leave: async () => {
       hasLeft = true;
-      const marker = headers();
-      marker.set('KV-Operation', 'DEL');
-      await client.publish(subject, undefined, { headers: marker, timeout: HEARTBEAT_TIMEOUT_MS });
+      await client.publish(memberSubject(id), undefined, { headers: deleteMarker(), timeout: HEARTBEAT_TIMEOUT_MS });
     },
   };
+}
+
+function memberSubject(member: string): string {
+  return bucketPrefix(BUCKETS.enrichers.name) + MEMBER_PREFIX + member;
+}
+
+function deleteMarker(): MsgHdrs {
+  const marker = headers();
+  marker.set('KV-Operation', 'DEL');
+  return marker;
 }

@@ -2,7 +2,17 @@
  * Turns one RAW batch into messages of EVENTS without decoding an event: groups the encoded events by subject, copies their bytes, and gives
  * each message the processes, containers and pods its events refer to. Pure and synchronous.
  */
-import { BatchError, EVENTS_PREFIX, HOST_NAMESPACE, kindName, NO_NAMESPACE, Pod, subjectToken, WireCursor } from '@tidegate/contracts';
+import {
+  BatchError,
+  EVENTS_PREFIX,
+  HOST_NAMESPACE,
+  Kind,
+  kindName,
+  NO_NAMESPACE,
+  Pod,
+  subjectToken,
+  WireCursor,
+} from '@tidegate/contracts';
 import { BatchIndex, DANGLING, KIND_LIMIT, NONE } from './batch-index.ts';
 
 /** One message of EVENTS. */
@@ -66,8 +76,9 @@ const WIRE_LENGTH = 2;
 const ContainerField = { containerId: 2, podUid: 3, name: 7 } as const;
 /** Connection.destination_ip as a tag. */
 const DESTINATION_IP_TAG = (3 << 3) | WIRE_LENGTH;
-/** The kinds whose detail is a Connection with a remote end: connect, accept, close. */
-const HAS_REMOTE_END: readonly boolean[] = Array.from({ length: KIND_LIMIT }, (_, kind) => kind === 3 || kind === 4 || kind === 7);
+/** The kinds whose detail is a Connection with a remote end. */
+const REMOTE_KINDS: readonly number[] = [Kind.KIND_CONNECT, Kind.KIND_ACCEPT, Kind.KIND_CLOSE];
+const HAS_REMOTE_END: readonly boolean[] = Array.from({ length: KIND_LIMIT }, (_, kind) => REMOTE_KINDS.includes(kind));
 /** Below this a loop over bytes beats a call of copy. */
 const SHORT_COPY_BYTES = 24;
 const FNV_OFFSET = 0x811c9dc5 | 0;
