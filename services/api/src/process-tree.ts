@@ -123,7 +123,7 @@ export function createProcessTrees(history: History, manager: JetStreamManager):
     for await (const message of history.messages(query, signal)) {
       work.count(message);
       const { batch } = message;
-      if (batch && (!node || node.includes(batch.node))) {
+      if (batch && batch.events.length > 0 && (!node || node.includes(batch.node))) {
         for (const process of batch.processes) {
           if (process.pid !== pid || processes.has(process.execId ?? '')) continue;
           const { container, pod, process: json } = message.reader!.toJson({ process: process.id ?? 0 });
