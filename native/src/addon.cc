@@ -157,8 +157,14 @@ class NativeReader : public Napi::ObjectWrap<NativeReader> {
 Napi::Value NativeReader::start(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const Filters filters = to_filters(info[0].As<Napi::Object>());
-  const std::vector<HookReport> reports =
-      guarded(env, [&] { return reader_->open([&] { apply_filters(reader_->loader(), filters); }); });
+  const std::vector<HookReport> reports = guarded(env, [&] {
+    try {
+      return reader_->open([&] { apply_filters(reader_->loader(), filters); });
+    } catch (...) {
+      reader_.reset();  // now, not when JavaScript collects this: its locks and programs would linger
+      throw;
+    }
+  });
 
   queue_ = Queue::New(env, on_batch_.Value(), "tidegate reader", queue_max_, 1, this,
                       [](Napi::Env ended, void*, NativeReader* self) { self->finished(ended); }, static_cast<void*>(nullptr));

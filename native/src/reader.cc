@@ -72,6 +72,7 @@ std::vector<HookReport> Reader::open(const std::function<void()>& before_attach)
   state_file_.emplace(options_.state_file);
   const std::string kernel_boot = read_boot_id(options_.proc_root);
   std::vector<HookReport> reports = loader_.load(before_attach);
+  loader_.claim_sockets();
 
   state_.next_sequence = options_.first_sequence;
   state_.counters_id = loader_.map_id("counters");
@@ -133,7 +134,6 @@ void Reader::start() {
   now_ns_ = losses_read_ns_ = ktime_ns();
   cgroups_.walk();
   synchronise();
-  loader_.claim_sockets();
   for (const Loss& loss : options_.losses) append_loss(loss, false);
   report_gap();
   collect_losses();
@@ -489,6 +489,7 @@ void Reader::synchronise() {
     place_in_container(*process, nullptr);
   }
   processes_.end_unseen(round_, began_ns, now_ns_);
+  loader_.claim_sockets();  // after the processes: by then the filters in force have been asked about each
   counters_.synchronisations.fetch_add(1, std::memory_order_relaxed);
 }
 

@@ -1,0 +1,167 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdirSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { after, before, beforeEach, afterEach, describe, test } from 'node:test';
+import { cgroupRoot, findExec, skipReason, startSensor, type SeenEvent, type TestSensor } from './sensor.ts';
+
+const ID = '0123456789abcdef'.repeat(4);
+const OTHER_ID = 'fedcba9876543210'.repeat(4);
+const POD = 'a1b2c3d4-0000-4000-8000-00000000beef';
+const POD_SLICE = POD.replaceAll('-', '_');
+const STATIC_POD = '0123456789abcdef0123456789abcdef';
+const HOST = { containerId: '', podUid: '', runtime: '' };
+
+/** Cgroup below the test's own; how many of its last folders lie inside the container; and what it must be taken for. */
+const FORMS: [path: string, nested: number, containerId: string, podUid: string, runtime: string][] = [
+  ['user.slice/user-1000.slice/session-2.scope', 0, '', '', ''],
+  ['system.slice/containerd.service', 0, '', '', ''],
+  [`system.slice/not-a-container-${ID}`, 0, '', '', ''],
+  [`kubepods/besteffort/pod${POD}/${ID}`, 0, ID, POD, ''],
+  [`kubepods/pod${POD}/${ID}`, 0, ID, POD, ''],
+  [`kubepods/burstable/pod${POD}/${ID}/init.scope/deeper`, 2, ID, POD, ''],
+  [`kubepods/burstable/pod${POD}`, 0, '', POD, ''],
+  [`kubepods/burstable/pod${STATIC_POD}/${ID}`, 0, ID, STATIC_POD, ''],
+  [`kubepods.slice/kubepods-pod${POD_SLICE}.slice/cri-containerd-${ID}.scope`, 0, ID, POD, 'containerd'],
+  [
+    `kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod${POD_SLICE}.slice/cri-containerd-${ID}.scope`,
+    0,
+    ID,
+    POD,
+    'containerd',
+  ],
+  [`kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod${POD_SLICE}.slice/crio-${ID}.scope`, 0, ID, POD, 'cri-o'],
+  [`kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod${POD_SLICE}.slice/crio-${ID}.scope/container`, 1, ID, POD, 'cri-o'],
+  [`kubepods.slice/kubepods-pod${POD_SLICE}.slice/docker-${ID}.scope`, 0, ID, POD, 'docker'],
+  [`kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod${POD_SLICE}.slice/cri-containerd-${ID}.scope`, 0, ID, POD, 'containerd'],
+  [`system.slice/kubepods-besteffort-pod${POD_SLICE}.slice:cri-containerd:${ID}`, 0, ID, POD, 'containerd'],
+  [`docker/${OTHER_ID}/kubepods/besteffort/pod${POD}/${ID}`, 0, ID, POD, ''],
+  [`kubepods/besteffort/pod${POD}/${ID}/docker/${OTHER_ID}`, 2, ID, POD, ''],
+  [`system.slice/docker-${ID}.scope`, 0, ID, '', 'docker'],
+  [`docker/${ID}`, 0, ID, '', 'docker'],
+  [`machine.slice/libpod-${ID}.scope`, 0, ID, '', 'podman'],
+  [`machine.slice/libpod-${ID}.scope/container`, 1, ID, '', 'podman'],
+  [`libpod_parent/libpod-${ID}`, 0, ID, '', 'podman'],
+  [`user.slice/user-1000.slice/user@1000.service/user.slice/libpod-${ID}.scope`, 0, ID, '', 'podman'],
+  [`system.slice/nerdctl-${ID}.scope`, 0, ID, '', 'containerd'],
+];
+
+describe('containers', { skip: skipReason() }, () => {
+  let sensor: TestSensor;
+  let top: string;
+  const made: string[] = [];
+
+  before(() => {
+    sensor = startSensor();
+  });
+  after(() => sensor.close());
+  beforeEach(() => {
+    top = join(cgroupRoot(), `tidegate-test-${randomUUID()}`);
+    mkdirSync(top);
+    made.push(top);
+  });
+  afterEach(() => {
+    for (const folder of made.splice(0).reverse()) rmdirSync(folder);
+  });
+
+  function makeCgroup(path: string): string {
+    const folder = join(top, path);
+    const missing: string[] = [];
+    for (let each = folder; !made.includes(each); each = dirname(each)) missing.push(each);
+    for (const each of missing.reverse()) {
+      mkdirSync(each);
+      made.push(each);
+    }
+    return folder;
+  }
+
+  /** Runs a program in the cgroup, as a runtime does: a process goes in, then loads the program. Its command line stands in no other's. */
+  function runIn(cgroup: string, program: string): void {
+    const env = { ...process.env, PROCS: `${cgroup}/cgroup.procs`, PROGRAM: program };
+    const { status, stderr } = spawnSync('/bin/sh', ['-c', 'echo $$ > $PROCS && eval exec "$PROGRAM"'], { env });
+    assert.equal(status, 0, stderr.toString());
+  }
+
+  async function seen(marker: string, by: TestSensor = sensor): Promise<SeenEvent> {
+    await by.until(marker, () => findExec(by, marker) !== undefined);
+    return findExec(by, marker)!;
+  }
+
+  for (const [path, nested, containerId, podUid, runtime] of FORMS) {
+    test(path.replaceAll(ID, '<id>'), async () => {
+      const marker = randomUUID();
+      const cgroup = makeCgroup(path);
+      runIn(cgroup, `/bin/true ${marker}`);
+      const { event, container } = await seen(marker);
+      const known = { containerId: container?.containerId ?? '', podUid: container?.podUid ?? '', runtime: container?.runtime ?? '' };
+      assert.deepEqual(known, { ...HOST, containerId, podUid, runtime });
+      assert.equal(event.exec?.cgroupId, statSync(cgroup).ino);
+      if (containerId || podUid) {
+        const own = join(cgroup, '../'.repeat(nested));
+        assert.equal(join(cgroupRoot(), container?.cgroupPath ?? ''), own.replace(/\/$/, ''));
+      }
+    });
+  }
+
+  test('a container that is older than the sensor is found too', async () => {
+    const cgroup = makeCgroup(`docker/${ID}`);
+    const inside = makeCgroup(`docker/${ID}/nested`);
+    const running = spawn('/bin/sh', ['-c', `echo $$ > ${inside}/cgroup.procs && echo ready && read line && /bin/true "$line" && :`], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    await once(running.stdout, 'data');
+    const late = startSensor();
+    const marker = randomUUID();
+    running.stdin.end(`${marker}\n`);
+    const { process, container } = await seen(marker, late);
+    assert.equal(container?.containerId, ID);
+    assert.equal(join(cgroupRoot(), container.cgroupPath ?? ''), cgroup);
+    assert.equal(process?.entered ?? false, false);
+    if (running.exitCode === null) await once(running, 'exit');
+    await late.close();
+  });
+
+  test('processes that come from outside have entered; those that grew up inside have not', async () => {
+    const cgroup = makeCgroup(`docker/${ID}`);
+    const markers = Array.from({ length: 4 }, () => randomUUID());
+    const [first, child, entered, childOfEntered] = markers as [string, string, string, string];
+    runIn(cgroup, `/bin/sh -c 'echo ${child} | xargs /bin/true; :' ${first}`);
+    runIn(cgroup, `/bin/sh -c 'echo ${childOfEntered} | xargs /bin/true; :' ${entered}`);
+    const flags = [];
+    for (const marker of [first, child, entered, childOfEntered]) flags.push((await seen(marker)).process?.entered ?? false);
+    assert.deepEqual(flags, [false, false, true, true]);
+    const outside = randomUUID();
+    spawnSync('/bin/true', [outside]);
+    assert.equal((await seen(outside)).process?.entered ?? false, false);
+  });
+
+  test('a new cgroup of the same name is a new container', async () => {
+    const [first, second] = [randomUUID(), randomUUID()];
+    const cgroup = makeCgroup(`docker/${ID}`);
+    runIn(cgroup, `/bin/true ${first}`);
+    const before = await seen(first);
+    rmdirSync(cgroup);
+    mkdirSync(cgroup);
+    runIn(cgroup, `/bin/true ${second}`);
+    const after = await seen(second);
+    assert.equal(after.container?.containerId, ID);
+    assert.notEqual(after.container.cgroupId, before.container?.cgroupId);
+    assert.equal(after.container.cgroupId, statSync(cgroup).ino);
+    assert.equal(after.process?.entered ?? false, false);
+  });
+
+  test('a process moved into a container takes its later events along', async () => {
+    const cgroup = makeCgroup(`docker/${ID}`);
+    const marker = randomUUID();
+    const child = spawn('/bin/sh', ['-c', 'read line', marker], { stdio: ['pipe', 'ignore', 'inherit'] });
+    await seen(marker);
+    writeFileSync(join(cgroup, 'cgroup.procs'), String(child.pid));
+    child.stdin.end('\n');
+    await once(child, 'exit');
+    const exit = (): SeenEvent | undefined => sensor.events.find(({ event, process }) => event.exit && process?.pid === child.pid);
+    await sensor.until('its exit', () => exit() !== undefined);
+    assert.equal(exit()?.container?.containerId, ID);
+  });
+});

@@ -1,0 +1,197 @@
+import { Kind, LossReason } from '@tidegate/contracts';
+import assert from 'node:assert/strict';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { afterEach, beforeEach, describe, test } from 'node:test';
+import { readState, stormPinned, type StormOptions } from '../src/index.ts';
+import {
+  findExec,
+  readerOptions,
+  sequencesAreWhole,
+  skipReason,
+  startSensor,
+  STORM_FILE,
+  temporaryFolder,
+  type SeenEvent,
+  type TestSensor,
+} from './sensor.ts';
+
+const BPFFS = '/sys/fs/bpf';
+const STORM_EVENTS = 200_000;
+const TINY_RING_BYTES = 1 << 14;
+const DOWNTIME_EXECS = 50;
+const SOURCE = JSON.stringify(new URL('../src/index.ts', import.meta.url).href);
+
+describe('losses', { skip: skipReason() || (existsSync(BPFFS) ? false : `no ${BPFFS}`) }, () => {
+  let pinDirectory: string;
+  let folder: string;
+
+  beforeEach(() => {
+    pinDirectory = `${BPFFS}/tidegate-test-${randomUUID()}`;
+    folder = temporaryFolder();
+  });
+  afterEach(() => {
+    const left = existsSync(pinDirectory);
+    rmSync(pinDirectory, { recursive: true, force: true });
+    rmSync(folder, { recursive: true, force: true });
+    assert.equal(left, false, 'pins were left behind');
+  });
+
+  function storm(events: number): StormOptions {
+    return { objectFile: STORM_FILE, pinDirectory, events, pid: 0x7000_0000, startKtimeNs: 1n, execGeneration: 1n, cgroupIds: [] };
+  }
+
+  function isRingLoss({ event }: SeenEvent): boolean {
+    return event.loss?.reason === LossReason.LOSS_REASON_RING_FULL;
+  }
+
+  /** Of the storm: how many came, and how many the losses tell of. */
+  function tally(sensor: TestSensor): { came: number; lost: number } {
+    const came = sensor.events.filter(({ event, process }) => event.close && process?.pid === 0x7000_0000).length;
+    const lost = sensor.events.filter(isRingLoss).reduce((sum, { event }) => sum + (event.loss?.byKind?.[Kind.KIND_CLOSE] ?? 0), 0);
+    return { came, lost };
+  }
+
+  /** Every number from the first on is there once: as an event, or inside a loss. */
+  function assertEveryNumber(events: SeenEvent[], first: number): void {
+    let next = first;
+    for (const { event } of events) {
+      if (event.loss?.firstSequence) {
+        assert.equal(event.loss.firstSequence, next);
+        assert.equal(event.loss.lastSequence, next + event.loss.count! - 1);
+        next = event.loss.lastSequence! + 1;
+      }
+      assert.equal(event.sequence, next);
+      next++;
+    }
+  }
+
+  test('a full ring: what is lost is counted to the event', async () => {
+    const sensor = startSensor({ pinDirectory, dataRingBytes: TINY_RING_BYTES }, folder);
+    await stormPinned(storm(STORM_EVENTS));
+    const marker = randomUUID();
+    execFileSync('/bin/true', [marker]);
+    await sensor.until('the end of the storm', () => {
+      const { came, lost } = tally(sensor);
+      return came + lost >= STORM_EVENTS;
+    });
+    await sensor.close();
+    const { came, lost } = tally(sensor);
+    assert.equal(came + lost, STORM_EVENTS);
+    assert.ok(lost > 0 && came > 0);
+    assert.equal(sensor.reader.counters().lostByKind[Kind.KIND_CLOSE], lost);
+    // The storm had a ring of its own to fill: no process went missing.
+    assert.ok(findExec(sensor, marker));
+    assert.equal(sensor.reader.counters().lostForks, 0);
+    assertEveryNumber(sensor.events, 1);
+    assert.ok(sequencesAreWhole(sensor.batches));
+  });
+
+  test('while JavaScript does not take batches, memory is bounded and the kernel counts', async () => {
+    const sensor = startSensor({ pinDirectory, dataRingBytes: TINY_RING_BYTES, queueMaxBatches: 2, batchMaxBytes: 8192 }, folder);
+    // Synchronous: no batch is taken until it ends.
+    const script = `import { stormPinned } from ${SOURCE}; await stormPinned(${stormLiteral()});`;
+    const { status, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
+    assert.equal(status, 0, stderr);
+    assert.equal(sensor.batches.length, 0);
+    await sensor.until('the whole storm', () => tally(sensor).came + tally(sensor).lost >= STORM_EVENTS);
+    await sensor.close();
+    const { came, lost } = tally(sensor);
+    assert.equal(came + lost, STORM_EVENTS);
+    assert.ok(sensor.reader.counters().queueFull > 0);
+    // Little more than the queue and the ring hold came through.
+    assert.ok(came < STORM_EVENTS / 10, `${came} events`);
+    assertEveryNumber(sensor.events, 1);
+  });
+
+  function stormLiteral(): string {
+    const { startKtimeNs, execGeneration, ...rest } = storm(STORM_EVENTS);
+    return `{ ...${JSON.stringify(rest)}, startKtimeNs: ${startKtimeNs}n, execGeneration: ${execGeneration}n }`;
+  }
+
+  test('a sensor killed with SIGKILL: the next one reads on where it was, and nothing that happened in between is missing', async () => {
+    const options = readerOptions(folder, { pinDirectory, boot: 'killed' });
+    const script = `import { Reader } from ${SOURCE};
+      new Reader(${JSON.stringify(options)}, batch => process.stdout.write(batch.lastSequence + '\\n')).start();
+      console.log('started');`;
+    const killed = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    let output = '';
+    killed.stdout.setEncoding('utf8');
+    const before = randomUUID();
+    for await (const chunk of killed.stdout) {
+      output += chunk as string;
+      if (output.includes('started') && !killed.killed) {
+        execFileSync('/bin/true', [before]);
+        killed.kill('SIGKILL');
+      }
+    }
+    await (killed.signalCode ?? once(killed, 'exit'));
+
+    const markers = Array.from({ length: DOWNTIME_EXECS }, () => randomUUID());
+    for (const marker of markers) execFileSync('/bin/true', [marker]);
+    const state = readState(options.stateFile);
+    const sensor = startSensor({ pinDirectory }, folder);
+    assert.deepEqual(sensor.reader.pinning, { pinned: true, resumed: true, note: '' });
+    assert.deepEqual(
+      sensor.hooks.filter(hook => !hook.attached),
+      [],
+    );
+    await sensor.until('what happened in between', () => findExec(sensor, markers.at(-1)!) !== undefined);
+    for (const marker of markers) assert.ok(findExec(sensor, marker), marker);
+    const given = state?.nextSequence ?? 1;
+    assert.equal(sensor.batches[0]?.firstSequence, given);
+    assertEveryNumber(sensor.events, given);
+    // The killed one handed out no number that its state does not know of.
+    const handedOut = output.split('\n').map(Number).filter(Number.isInteger);
+    assert.ok(Math.max(0, ...handedOut) < given);
+    assert.equal(
+      sensor.events.some(({ event }) => event.loss),
+      false,
+    );
+    await sensor.close();
+  });
+
+  test('closed without unpin the kernel goes on recording; with it nothing stays', async () => {
+    const first = startSensor({ pinDirectory }, folder);
+    await first.reader.close();
+    assert.equal(readdirSync(pinDirectory).length, 1);
+    const marker = randomUUID();
+    execFileSync('/bin/true', [marker]);
+    const second = startSensor({ pinDirectory }, folder);
+    assert.equal(second.reader.pinning.resumed, true);
+    await second.until('an exec between the two', () => findExec(second, marker) !== undefined);
+    await second.close();
+  });
+
+  test('a sensor of another build takes the place of the pinned one', async () => {
+    const first = startSensor({ pinDirectory }, folder);
+    await first.reader.close();
+    const second = startSensor({ pinDirectory, dataRingBytes: 1 << 20 }, folder);
+    assert.deepEqual(second.reader.pinning, { pinned: true, resumed: false, note: '' });
+    assert.equal(readdirSync(pinDirectory).length, 1);
+    await second.close();
+  });
+
+  test('losses while no sensor ran are told by the next one', async () => {
+    const overrides = { pinDirectory, dataRingBytes: TINY_RING_BYTES };
+    const first = startSensor(overrides, folder);
+    await first.reader.close();
+    await stormPinned(storm(STORM_EVENTS));
+    const second = startSensor(overrides, folder);
+    await second.until('the storm', () => tally(second).came + tally(second).lost >= STORM_EVENTS);
+    await second.close();
+    const { came, lost } = tally(second);
+    assert.equal(came + lost, STORM_EVENTS);
+    assert.ok(came > 0 && lost > 0);
+  });
+
+  test('without a bpffs it runs unpinned and says so', async () => {
+    const sensor = startSensor({ pinDirectory: `${folder}/pins` }, folder);
+    assert.equal(sensor.reader.pinning.pinned, false);
+    assert.match(sensor.reader.pinning.note, /not on a bpffs/);
+    await sensor.close();
+    await assert.rejects(stormPinned(storm(1)), /no sensor has pinned/);
+  });
+});
