@@ -132,7 +132,8 @@ async function buildKubernetes(): Promise<void> {
   }
 }
 
-async function installPackages(names: readonly string[]): Promise<void> {
+/** Debian packages, by one process of the machine at a time. */
+export async function installPackages(names: readonly string[]): Promise<void> {
   const release = await acquireLock('packages', INSTALL_TIMEOUT_MS);
   try {
     const options = {
