@@ -491,7 +491,8 @@ export function lengthDelimited(tag: number, body: Uint8Array): Uint8Array {
     length >>>= 7;
   }
   prefix.push(length);
-  const field = Buffer.allocUnsafe(prefix.length + body.length);
+  // Not from Buffer's pool: kept for long, it would keep a whole slab of short-lived neighbours with it (161 MB instead of 50 MB at 100,000 pods).
+  const field = Buffer.allocUnsafeSlow(prefix.length + body.length);
   field.set(prefix);
   field.set(body, prefix.length);
   return field;
