@@ -55,7 +55,12 @@ export interface NatsAccess {
 /** What the environment says; else, for the server of this data folder, the role's own user; else none. */
 export function natsAccess(env: NodeJS.ProcessEnv, role: NatsRole | undefined): NatsAccess {
   if (env.TIDEGATE_NATS_CREDENTIALS_FILE) return { credentialsFile: env.TIDEGATE_NATS_CREDENTIALS_FILE };
-  if (env.TIDEGATE_NATS_USER) return { user: env.TIDEGATE_NATS_USER, password: env.TIDEGATE_NATS_PASSWORD };
+  if (env.TIDEGATE_NATS_USER) {
+    const { TIDEGATE_NATS_USER: user, TIDEGATE_NATS_PASSWORD: password } = env;
+    // A user named after a role has the role's permissions: replies come to the role's inbox alone.
+    const namesake = Object.values(NatsRole).find(each => each === user);
+    return { user, password, inboxPrefix: namesake && roleInboxPrefix(namesake) };
+  }
   const password = role === undefined ? undefined : readNatsPasswords(dataFolder(env))?.[role];
   return role === undefined || password === undefined ? {} : { user: role, password, inboxPrefix: roleInboxPrefix(role) };
 }
