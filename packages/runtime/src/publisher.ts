@@ -43,7 +43,7 @@ export interface Publisher {
    * PUBLISH_QUEUE_FULL: await `ready()` before.
    */
   publish(message: PublishMessage): Promise<PublishAck>;
-  /** Resolves when there is room in the window. Rejects with PUBLISH_CLOSED. */
+  /** Resolves when the stream takes messages and there is room in the window. Rejects with PUBLISH_CLOSED. */
   ready(): Promise<void>;
   readonly stats: Readonly<PublisherStats>;
   /** Waits at most so long for what is unacked, then rejects it with PUBLISH_CLOSED. */
@@ -53,7 +53,7 @@ export interface Publisher {
 export interface PublisherStats {
   /** Connected, and the stream takes messages. */
   flowing: boolean;
-  /** Room in the window right now: what `ready()` awaits. */
+  /** Room in the window right now. */
   hasRoom: boolean;
   pendingMessages: number;
   pendingBytes: number;
@@ -198,7 +198,7 @@ class WindowPublisher implements Publisher {
 
   ready(): Promise<void> {
     if (this.#state === 'closed' || this.#closing) return Promise.reject(closedError());
-    if (this.stats.hasRoom) return Promise.resolve();
+    if (this.stats.hasRoom && this.stats.flowing) return Promise.resolve();
     return new Promise((resolve, reject) => this.#readyWaiters.push({ resolve, reject }));
   }
 
@@ -239,12 +239,18 @@ class WindowPublisher implements Publisher {
   #updateRoom(): void {
     const { windowBytes, windowMessages } = this.#options;
     this.stats.hasRoom = this.stats.pendingMessages < windowMessages && this.stats.pendingBytes < windowBytes;
-    if (this.stats.hasRoom && this.#readyWaiters.length > 0) for (const waiter of this.#readyWaiters.splice(0)) waiter.resolve();
+    this.#wakeReady();
+  }
+
+  #wakeReady(): void {
+    const { hasRoom, flowing } = this.stats;
+    if (hasRoom && flowing && this.#readyWaiters.length > 0) for (const waiter of this.#readyWaiters.splice(0)) waiter.resolve();
   }
 
   #setState(state: State): void {
     if (this.#state !== 'closed') this.#state = state;
     this.stats.flowing = this.#state === 'flowing';
+    this.#wakeReady();
   }
 
   /** Sends what waits, as far as state and window allow. */

@@ -2,7 +2,7 @@ import { LossReason, lossReasonName, type Loss } from '@tidegate/contracts';
 import { hasErrorCode, type Logger, type Publisher } from '@tidegate/runtime';
 import { openSequenceFile, type SequenceFile } from './sequence-file.ts';
 import { countKinds, rawMessage, withLosses, type RawBatch } from './raw-batch.ts';
-import { openSpool, type Spool, type SpoolStats } from './spool.ts';
+import { openSpool, type Spool, type SpoolStats, type TakenBatch } from './spool.ts';
 
 export interface OutboxOptions {
   node: string;
@@ -105,8 +105,8 @@ class OrderedOutbox implements Outbox {
 
   push(batch: RawBatch): void {
     const publisher = this.#publisher;
-    if (publisher && !this.#isReplaying && publisher.stats.flowing && publisher.stats.hasRoom)
-      return this.#publish(publisher, batch, noRelease);
+    const isDirect = !this.#isReplaying && this.#spool.stats.batches === 0;
+    if (publisher && isDirect && publisher.stats.flowing && publisher.stats.hasRoom) return this.#publish(publisher, batch);
     this.#setSpooling(true);
     this.#spool.append(batch);
     this.#replay();
@@ -139,11 +139,9 @@ class OrderedOutbox implements Outbox {
 
   /** Empties the spool while there is room in the window; one at a time. */
   #replay(): void {
-    if (!this.#publisher || this.#isReplaying) return;
+    if (!this.#publisher || this.#isReplaying || this.#spool.stats.batches === 0) return;
     this.#isReplaying = true;
-    this.#replaying = this.#replayAll(this.#publisher).finally(() => {
-      this.#isReplaying = false;
-    });
+    this.#replaying = this.#replayAll(this.#publisher);
   }
 
   async #replayAll(publisher: Publisher): Promise<void> {
@@ -152,16 +150,18 @@ class OrderedOutbox implements Outbox {
         await publisher.ready();
         const taken = this.#spool.take();
         if (!taken) break;
-        this.#publish(publisher, taken.batch, taken.release);
+        this.#publish(publisher, taken.batch, taken);
       }
+      // In the same turn as the look into the empty spool: what is pushed next goes straight.
+      this.#isReplaying = false;
       this.#setSpooling(false);
     } catch (error) {
       if (!hasErrorCode(error, 'PUBLISH_CLOSED')) throw error;
     }
   }
 
-  #publish(publisher: Publisher, batch: RawBatch, release: () => void): void {
-    if (batch.lastSequence <= this.#accounted) return release(); // stored before the sensor was restarted
+  #publish(publisher: Publisher, batch: RawBatch, spooled?: TakenBatch): void {
+    if (batch.lastSequence <= this.#accounted) return spooled?.release(); // stored before the sensor was restarted
     const losses = this.#lossesBefore(batch);
     const message = withLosses(batch, losses);
     this.#accounted = batch.lastSequence;
@@ -171,12 +171,11 @@ class OrderedOutbox implements Outbox {
         this.stats.publishedEvents += message.events;
         this.stats.publishedBytes += message.payload.length;
         this.#acknowledged.advance(batch.lastSequence);
-        release();
+        spooled?.release();
       },
       (error: unknown) => {
         if (hasErrorCode(error, 'PUBLISH_CLOSED')) {
-          // A batch that came from the spool is still there.
-          if (release === noRelease) this.#unpublished.push(message);
+          if (spooled?.isOnDisk !== true) this.#unpublished.push(message);
           return;
         }
         this.#options.logger.error(
@@ -192,7 +191,7 @@ class OrderedOutbox implements Outbox {
           }),
         );
         this.#refused = bounded(this.#refused);
-        release();
+        spooled?.release();
       },
     );
   }
@@ -245,9 +244,6 @@ class OrderedOutbox implements Outbox {
     else this.#options.logger.info({ bytes, batches }, 'the spool is empty again');
   }
 }
-
-/** A batch that does not come from the spool has nothing to release. */
-function noRelease(): void {}
 
 /** Numbers given out that nobody holds: they were in the memory of a sensor that was killed. */
 function unexplained(first: number, last: number): LostRange {

@@ -14,9 +14,10 @@ export interface SpoolOptions {
   onDrop: (batch: Pick<RawBatch, 'firstSequence' | 'lastSequence'>, byKind: Record<number, number>) => void;
 }
 
-/** A batch taken from the spool. It stays on disk until `release` is called, once. */
+/** A batch taken from the spool. It stays on disk until `release` is called, once, or until its room is needed. */
 export interface TakenBatch {
-  batch: RawBatch;
+  readonly batch: RawBatch;
+  readonly isOnDisk: boolean;
   release(): void;
 }
 
@@ -24,7 +25,7 @@ export interface TakenBatch {
  * Batches on disk, first in, first out, in segment files named by the first number in them. Everything is synchronous: entries go to the
  * page cache, which outlives the process (not a power failure), in some tens of microseconds.
  *
- * When it is full, or the disk is, the oldest segment that was not yet is thinned: events of low priority leave, and a loss event in the
+ * When it is full, or the disk is, what was taken and not released goes first: its taker still holds it. Then the oldest segment that was not yet is thinned: events of low priority leave, and a loss event in the
  * same batch counts them. When all are thinned, the oldest goes whole. A segment is thinned in place, since a full disk has no room for a copy.
  */
 export interface Spool {
@@ -59,7 +60,8 @@ const SUFFIX = '.spool';
 
 interface Segment {
   path: string;
-  fd: number;
+  /** Open while it takes appends, and while its batches are taken. */
+  fd: number | undefined;
   bytes: number;
   batches: number;
   lastSequence: number;
@@ -70,6 +72,7 @@ interface Segment {
   taken: number;
   /** No longer in the list: removed when the last taken batch is released. */
   done: boolean;
+  removed: boolean;
 }
 
 /** Opens the spool, with what an earlier run left in it. */
@@ -80,7 +83,7 @@ export function openSpool(options: SpoolOptions): Spool {
 class SegmentSpool implements Spool {
   readonly stats: SpoolStats;
   readonly #options: SpoolOptions;
-  readonly #segmentBytes: number;
+  #segmentBytes: number;
   readonly #segments: Segment[] = [];
   readonly #released: Segment[] = [];
   #lastSequence = 0;
@@ -89,7 +92,7 @@ class SegmentSpool implements Spool {
 
   constructor(options: SpoolOptions) {
     this.#options = options;
-    this.#segmentBytes = Math.min(Math.max(Math.floor(options.maxBytes / SEGMENT_SHARE), SEGMENT_BYTES.min), SEGMENT_BYTES.max);
+    this.#segmentBytes = segmentBytes(options.maxBytes);
     this.stats = { bytes: 0, batches: 0, maxBytes: options.maxBytes, appended: 0, thinnedEvents: 0, droppedBatches: 0, corruptEntries: 0 };
     mkdirSync(options.folder, { recursive: true });
     const names = readdirSync(options.folder).filter(name => name.endsWith(SUFFIX));
@@ -114,6 +117,7 @@ class SegmentSpool implements Spool {
     const couldAppend = this.#isOpenForAppend;
     this.#isOpenForAppend = false;
     for (const batch of batches) this.append(batch);
+    this.#seal();
     this.#isOpenForAppend = couldAppend && later.length > 0;
     this.#segments.push(...later);
   }
@@ -124,19 +128,18 @@ class SegmentSpool implements Spool {
       if (taken) return taken;
       this.#segments.shift();
       if (this.#segments.length === 0) this.#isOpenForAppend = false;
-      segment.done = true;
-      this.#removeWhenDone(segment);
+      this.#finish(segment);
     }
     return undefined;
   }
 
   close(): void {
-    for (const segment of [...this.#segments.splice(0), ...this.#released.splice(0)]) closeSync(segment.fd);
+    for (const segment of [...this.#segments.splice(0), ...this.#released.splice(0)]) this.#shut(segment);
   }
 
   #recover(path: string): void {
     const fd = openSync(path, 'r+');
-    const segment: Segment = { path, fd, bytes: 0, batches: 0, lastSequence: 0, thinned: false, offset: 0, taken: 0, done: false };
+    const segment = newSegment(path, fd);
     const { size } = fstatSync(fd);
     while (segment.bytes < size) {
       const prefix = decodePrefix(readAt(fd, segment.bytes, PREFIX_BYTES));
@@ -153,10 +156,8 @@ class SegmentSpool implements Spool {
       this.stats.corruptEntries++;
       ftruncateSync(fd, segment.bytes);
     }
-    if (segment.batches === 0) {
-      closeSync(fd);
-      return unlinkSync(path);
-    }
+    this.#shut(segment);
+    if (segment.batches === 0) return unlinkSync(path);
     this.#segments.push(segment);
     this.stats.bytes += segment.bytes;
     this.stats.batches += segment.batches;
@@ -172,10 +173,13 @@ class SegmentSpool implements Spool {
     let segment = this.#isOpenForAppend ? this.#segments.at(-1) : undefined;
     try {
       if (!segment || segment.bytes + entry.length > this.#segmentBytes) segment = this.#openSegment(batch.firstSequence);
-      writeFully(segment.fd, entry, segment.bytes);
+      writeFully(this.#fd(segment), entry, segment.bytes);
     } catch (error) {
       if (!isDiskFull(error)) throw error;
-      if (segment) ftruncateSync(segment.fd, segment.bytes);
+      if (segment && segment.bytes > 0) ftruncateSync(this.#fd(segment), segment.bytes);
+      else if (segment) this.#abandon(segment);
+      // The disk is the limit now: segments that are a small share of what it holds.
+      this.#segmentBytes = Math.min(this.#segmentBytes, segmentBytes(this.stats.bytes));
       return false;
     }
     segment.bytes += entry.length;
@@ -188,23 +192,30 @@ class SegmentSpool implements Spool {
   }
 
   #openSegment(firstSequence: number): Segment {
+    this.#seal();
     const path = join(this.#options.folder, `${String(firstSequence).padStart(NAME_DIGITS, '0')}${SUFFIX}`);
-    const fd = openSync(path, 'w+');
-    const segment: Segment = { path, fd, bytes: 0, batches: 0, lastSequence: 0, thinned: false, offset: 0, taken: 0, done: false };
+    const segment = newSegment(path, openSync(path, 'w+'));
     this.#segments.push(segment);
     this.#isOpenForAppend = true;
     return segment;
   }
 
+  /** A new segment for which the disk had no room. */
+  #abandon(segment: Segment): void {
+    this.#segments.pop();
+    this.#isOpenForAppend = false;
+    this.#finish(segment);
+  }
+
   #readNext(segment: Segment): TakenBatch | undefined {
     while (segment.offset < segment.bytes) {
-      const prefix = decodePrefix(readAt(segment.fd, segment.offset, PREFIX_BYTES));
+      const prefix = decodePrefix(readAt(this.#fd(segment), segment.offset, PREFIX_BYTES));
       if (!prefix) {
         this.#corrupt(segment, segment.bytes - segment.offset);
         segment.offset = segment.bytes;
         return undefined;
       }
-      const batch = decodeEntry(readAt(segment.fd, segment.offset, prefix.bytes), prefix);
+      const batch = decodeEntry(readAt(this.#fd(segment), segment.offset, prefix.bytes), prefix);
       segment.offset += prefix.bytes;
       segment.batches--;
       this.stats.batches--;
@@ -216,6 +227,9 @@ class SegmentSpool implements Spool {
       let isReleased = false;
       return {
         batch,
+        get isOnDisk() {
+          return !segment.removed;
+        },
         release: () => {
           if (isReleased) return;
           isReleased = true;
@@ -233,43 +247,76 @@ class SegmentSpool implements Spool {
   }
 
   #removeWhenDone(segment: Segment): void {
-    if (!segment.done) return;
+    if (!segment.done || segment.removed) return;
     const index = this.#released.indexOf(segment);
     if (segment.taken > 0) {
       if (index < 0) this.#released.push(segment);
       return;
     }
     if (index >= 0) this.#released.splice(index, 1);
+    this.#remove(segment);
+  }
+
+  #remove(segment: Segment): void {
+    segment.removed = true;
     this.stats.bytes -= segment.bytes;
     this.stats.batches -= segment.batches;
-    closeSync(segment.fd);
     unlinkSync(segment.path);
+  }
+
+  #finish(segment: Segment): void {
+    this.#shut(segment);
+    segment.done = true;
+    this.#removeWhenDone(segment);
+  }
+
+  #fd(segment: Segment): number {
+    return (segment.fd ??= openSync(segment.path, 'r+'));
+  }
+
+  #shut(segment: Segment): void {
+    if (segment.fd !== undefined) closeSync(segment.fd);
+    segment.fd = undefined;
+  }
+
+  /** The last segment takes no more appends. */
+  #seal(): void {
+    const last = this.#isOpenForAppend ? this.#segments.at(-1) : undefined;
+    if (last) this.#shut(last);
+    this.#isOpenForAppend = false;
   }
 
   /** Makes room; false when there is nothing left to give up. */
   #shed(): boolean {
-    const fat = this.#segments.find(segment => !segment.thinned);
+    const taken = this.#released.shift();
+    if (taken) {
+      this.#remove(taken);
+      return true;
+    }
+    const active = this.#isOpenForAppend ? this.#segments.at(-1) : undefined;
+    // A segment that has just begun to fill is left to fill: or there would be ever more and ever smaller ones.
+    const isFilled = (segment: Segment) => segment !== active || segment.bytes >= this.#segmentBytes / 2 || this.#segments.length === 1;
+    const fat = this.#segments.find(segment => !segment.thinned && isFilled(segment));
     if (fat) {
-      if (fat === this.#segments.at(-1)) this.#isOpenForAppend = false;
+      if (fat === active) this.#seal();
       this.#thin(fat);
       return true;
     }
     const oldest = this.#segments.shift();
     if (!oldest) return false;
     if (this.#segments.length === 0) this.#isOpenForAppend = false;
-    for (let taken = this.#readNext(oldest); taken; taken = this.#readNext(oldest)) {
-      this.#drop(taken.batch, this.#kindsOf(taken.batch));
-      taken.release();
+    for (let next = this.#readNext(oldest); next; next = this.#readNext(oldest)) {
+      this.#drop(next.batch, this.#kindsOf(next.batch));
+      next.release();
     }
-    oldest.done = true;
-    this.#removeWhenDone(oldest);
+    this.#finish(oldest);
     return true;
   }
 
   /** Takes the events of low priority out of a segment's batches that were not taken yet. */
   #thin(segment: Segment): void {
     segment.thinned = true;
-    const rest = readAt(segment.fd, segment.offset, segment.bytes - segment.offset);
+    const rest = readAt(this.#fd(segment), segment.offset, segment.bytes - segment.offset);
     const entries: Buffer[] = [];
     let offset = 0;
     let thinnedEvents = 0;
@@ -284,11 +331,12 @@ class SegmentSpool implements Spool {
       entries.push(thinned && thinned.entry.length < bytes.length ? thinned.entry : bytes);
     }
     const kept = Buffer.concat(entries);
-    writeFully(segment.fd, kept, segment.offset);
-    ftruncateSync(segment.fd, segment.offset + kept.length);
+    writeFully(this.#fd(segment), kept, segment.offset);
+    ftruncateSync(this.#fd(segment), segment.offset + kept.length);
     this.stats.bytes -= rest.length - kept.length;
     this.stats.thinnedEvents += thinnedEvents;
     segment.bytes = segment.offset + kept.length;
+    if (segment !== this.#segments[0]) this.#shut(segment);
     this.#options.logger.warn(
       { path: segment.path, thinnedEvents, freedBytes: rest.length - kept.length },
       'spool is full: thinned a segment',
@@ -307,6 +355,14 @@ class SegmentSpool implements Spool {
       return {}; // How many there were is known from its numbers all the same.
     }
   }
+}
+
+function segmentBytes(maxBytes: number): number {
+  return Math.min(Math.max(Math.floor(maxBytes / SEGMENT_SHARE), SEGMENT_BYTES.min), SEGMENT_BYTES.max);
+}
+
+function newSegment(path: string, fd: number): Segment {
+  return { path, fd, bytes: 0, batches: 0, lastSequence: 0, thinned: false, offset: 0, taken: 0, done: false, removed: false };
 }
 
 function thinEntry(batch: RawBatch | undefined): { entry: Buffer; dropped: number } | undefined {

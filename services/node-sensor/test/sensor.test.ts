@@ -1,0 +1,230 @@
+import assert from 'node:assert/strict';
+import { execFileSync, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { test } from 'node:test';
+import { BUCKETS, Kind, STREAMS, type EventBatch, type SensorStatus } from '@tidegate/contracts';
+import { probe } from '@tidegate/native';
+import { Kvm } from '@nats-io/kv';
+import type { NatsConnection } from '@nats-io/nats-core';
+import { NatsRole, connectNats, ensureBuckets, ensureStreams, rolePermissions } from '@tidegate/runtime';
+import { createHost, endChild, startNatsServer, testLogger, waitFor, type Host, type TestNatsServer } from '@tidegate/testkit';
+import { auditRaw } from './audit.ts';
+
+const NODE = 'test-node';
+const MIB = 1024 * 1024;
+const main = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+const { ok, missing } = probe();
+const skip = ok ? false : missing.map(fault => fault.message).join(' ');
+
+interface TestSensor {
+  child: ChildProcess;
+  url: string;
+  /** SIGTERM; asserts that it ends well. */
+  stop(): Promise<void>;
+}
+
+interface Bench {
+  host: Host;
+  server: TestNatsServer;
+  nc: NatsConnection;
+  /** Starts the sensor as a process; each has the same folder and pins as the one before. */
+  startSensor(env?: NodeJS.ProcessEnv): Promise<TestSensor>;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+async function createBench(): Promise<Bench> {
+  const host = createHost();
+  const users = [NatsRole.admin, NatsRole.sensor].map(role => ({
+    user: role,
+    password: role,
+    permissions: rolePermissions(role, role === 'sensor' ? NODE : undefined),
+  }));
+  const server = await startNatsServer({ users });
+  host.defer(() => server.stop());
+  const nc = await connectNats({ url: server.url, name: 'test', user: 'admin', password: 'admin', logger: testLogger() });
+  host.defer(() => nc.close());
+  await ensureStreams(nc, [{ ...STREAMS.raw, maxBytes: 512 * MIB }]);
+  await ensureBuckets(nc, [BUCKETS.sensors]);
+  const dataDir = host.folder();
+  const pinDirectory = `/sys/fs/bpf/tidegate-test-${process.pid}-${Date.now()}`;
+  host.defer(() => {
+    if (existsSync(pinDirectory)) execFileSync('rm', ['-r', pinDirectory]);
+  });
+  let port = 0;
+  return {
+    host,
+    server,
+    nc,
+    async startSensor(env = {}) {
+      const child = host.spawn(process.execPath, ['--no-warnings', main], {
+        stdio: ['ignore', 'ignore', 'pipe'],
+        env: {
+          ...process.env,
+          TIDEGATE_NATS_URL: server.url,
+          TIDEGATE_NATS_USER: 'sensor',
+          TIDEGATE_NATS_PASSWORD: 'sensor',
+          TIDEGATE_NATS_INBOX_BY_NODE: 'true',
+          TIDEGATE_NODE: NODE,
+          TIDEGATE_DATA_DIR: dataDir,
+          TIDEGATE_PIN_DIRECTORY: pinDirectory,
+          TIDEGATE_HEALTH_PORT: String(port),
+          ...env,
+        },
+      });
+      let log = '';
+      child.stderr!.on('data', (chunk: Buffer) => (log += chunk.toString()));
+      const url = await waitFor(() => /"url":"(http:[^"]+)"/.exec(log)?.[1], { what: 'the health server' });
+      port = Number(new URL(url).port);
+      const failure = () => new Error(`the sensor ended: ${log}`);
+      child.once('exit', () => (log += '\n(ended)'));
+      await waitFor(
+        () => {
+          if (child.exitCode !== null) throw failure();
+          return log.includes('reading kernel events');
+        },
+        { what: `the sensor to read kernel events` },
+      );
+      return {
+        child,
+        url,
+        async stop() {
+          child.kill('SIGTERM');
+          if (child.exitCode === null) await once(child, 'exit');
+          assert.equal(child.exitCode, 0, log);
+        },
+      };
+    },
+    [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
+  };
+}
+
+async function ready({ url }: TestSensor): Promise<void> {
+  await waitFor(async () => (await fetch(`${url}/readyz`)).status === 200, { what: 'the sensor to be ready' });
+}
+
+/** A shell that runs `count` programs one after the other; each is named by its argument. */
+function storm(host: Host, name: string, count: number): Promise<unknown> {
+  return once(host.spawn('/bin/sh', ['-c', `i=0; while [ $i -lt ${count} ]; do /bin/true ${name} $i; i=$((i+1)); done`]), 'exit');
+}
+
+/** Numbers of the storm's programs whose exec is there, in the order of the stream. */
+function stormExecs(batches: readonly EventBatch[], name: string): number[] {
+  return batches.flatMap(batch => {
+    const processes = new Map(batch.processes.map(process => [process.id, process]));
+    return batch.events.flatMap(event => {
+      const args = event.kind === Kind.KIND_EXEC ? processes.get(event.process)?.arguments : undefined;
+      return args?.[0] === '/bin/true' && args[1] === name ? [Number(args[2])] : [];
+    });
+  });
+}
+
+function upTo(count: number): number[] {
+  return Array.from({ length: count }, (_, i) => i);
+}
+
+test('reports itself, publishes what happens, and leaves nothing when told to', { skip }, async () => {
+  await using bench = await createBench();
+  const sensor = await bench.startSensor({ TIDEGATE_KEEP_PINS: 'false' });
+  await ready(sensor);
+  const status = (await (await new Kvm(bench.nc).open(BUCKETS.sensors.name)).get(NODE))!.json<SensorStatus>();
+  assert.equal(status.node, NODE);
+  assert.equal(status.recorded, false);
+  assert.ok(status.hooks.some(hook => hook.hook === 'sched_process_exec' && hook.attached));
+  await storm(bench.host, 'quiet', 20);
+  await sensor.stop();
+  const { batches, lost } = await auditRaw(bench.nc, NODE);
+  assert.deepEqual(stormExecs(batches, 'quiet'), upTo(20));
+  assert.deepEqual(lost, {});
+  assert.deepEqual(
+    readdirSync('/sys/fs/bpf').filter(name => name.startsWith(`tidegate-test-${process.pid}`)),
+    [],
+  );
+});
+
+test('nats-server killed and restarted mid-storm: every number exactly once', { skip }, async () => {
+  await using bench = await createBench();
+  const sensor = await bench.startSensor({ TIDEGATE_KEEP_PINS: 'false' });
+  await ready(sensor);
+  const count = 1_500;
+  const running = storm(bench.host, 'kill', count);
+  await storm(bench.host, 'before', 50);
+  await bench.server.kill();
+  await storm(bench.host, 'away', 200);
+  await bench.server.restart();
+  await running;
+  await ready(sensor);
+  await sensor.stop();
+  const { batches, lost } = await auditRaw(bench.nc, NODE);
+  assert.deepEqual(lost, {});
+  assert.deepEqual(stormExecs(batches, 'kill'), upTo(count));
+  assert.deepEqual(stormExecs(batches, 'away'), upTo(200));
+});
+
+test('sensor killed and restarted mid-storm: the loss covers what is missing, and nothing else is', { skip }, async () => {
+  await using bench = await createBench();
+  const killed = await bench.startSensor();
+  await ready(killed);
+  const count = 3_000;
+  const running = storm(bench.host, 'kill', count);
+  await storm(bench.host, 'before', 50);
+  await endChild(killed.child);
+  await storm(bench.host, 'away', 100);
+  const restarted = await bench.startSensor({ TIDEGATE_KEEP_PINS: 'false' });
+  await running;
+  await ready(restarted);
+  await restarted.stop();
+  const { batches, lost } = await auditRaw(bench.nc, NODE);
+  assert.ok(Object.keys(lost).every(reason => reason === 'sensor_restart'));
+  const execs = stormExecs(batches, 'kill');
+  assert.equal(new Set(execs).size, execs.length, 'nothing is there twice');
+  assert.ok(count - execs.length <= (lost['sensor_restart'] ?? 0), 'what is missing is counted');
+  assert.deepEqual(stormExecs(batches, 'away'), upTo(100), 'the kernel went on recording');
+});
+
+test('started and killed while NATS is away: nothing spooled is lost', { skip }, async () => {
+  await using bench = await createBench();
+  const first = await bench.startSensor();
+  await ready(first);
+  await first.stop();
+  await bench.server.kill();
+  const second = await bench.startSensor();
+  await storm(bench.host, 'spooled', 200);
+  await waitFor(async () => Number(/spool_batches (\d+)/.exec(await (await fetch(`${second.url}/metrics`)).text())?.[1]) > 0, {
+    what: 'batches in the spool',
+  });
+  assert.equal((await fetch(`${second.url}/readyz`)).status, 503);
+  await endChild(second.child);
+  await bench.server.restart();
+  const third = await bench.startSensor({ TIDEGATE_KEEP_PINS: 'false' });
+  await ready(third);
+  await third.stop();
+  const { batches, lost } = await auditRaw(bench.nc, NODE);
+  const execs = stormExecs(batches, 'spooled');
+  assert.ok(200 - execs.length <= (lost['sensor_restart'] ?? 0));
+  assert.ok(execs.length > 0);
+});
+
+test('a full spool keeps lifecycle, and memory stays bounded', { skip }, async () => {
+  await using bench = await createBench();
+  const sensor = await bench.startSensor({
+    TIDEGATE_KEEP_PINS: 'false',
+    TIDEGATE_SPOOL_MAX_BYTES: String(MIB),
+    TIDEGATE_WINDOW_BYTES: String(MIB),
+  });
+  await ready(sensor);
+  await bench.server.kill();
+  await storm(bench.host, 'full', 3_000);
+  const spool = join('/proc', String(sensor.child.pid), 'status');
+  assert.ok(Number(/VmRSS:\s+(\d+)/.exec(readFileSync(spool, 'utf8'))![1]) < 250 * 1024, 'less than 250 MB');
+  await bench.server.restart();
+  await ready(sensor);
+  await sensor.stop();
+  const { batches, lost } = await auditRaw(bench.nc, NODE);
+  const execs = stormExecs(batches, 'full');
+  assert.ok(execs.length < 3_000);
+  assert.ok(3_000 - execs.length <= lost['spool_full']!);
+  assert.equal(execs.at(-1), 2_999);
+});
