@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { encodeBatch } from '@tidegate/contracts';
-import { Reader, type NativeBatch } from '@tidegate/native';
+import { Reader, stormPinned, type NativeBatch } from '@tidegate/native';
 import type { Report } from './report.ts';
 import { syntheticBatch } from './synthetic-batch.ts';
 
@@ -28,6 +28,7 @@ const NS_PER_SECOND = 1e9;
 export async function run(report: Report): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'tidegate-bench-'));
   let bytes = 0;
+  const pinDirectory = `/sys/fs/bpf/tidegate-bench-${process.pid}`;
   const reader = new Reader(
     {
       objectFile: join(BPF_BUILD, 'tidegate.bpf.o'),
@@ -36,7 +37,7 @@ export async function run(report: Report): Promise<void> {
       firstSequence: 1,
       losses: [],
       stateFile: join(folder, 'state'),
-      pinDirectory: null,
+      pinDirectory,
       lifecycleRingBytes: 8 * 1024 * 1024,
       dataRingBytes: 32 * 1024 * 1024,
       batchMaxBytes: 1024 * 1024,
@@ -60,7 +61,9 @@ export async function run(report: Report): Promise<void> {
       const storm = await measure(reader, async () => {
         const start = reader.counters().events;
         for (let pushed = 0; pushed < STORM_EVENTS; pushed += STORM_CHUNK) {
-          await reader.storm(join(BPF_BUILD, 'bench_storm.bpf.o'), {
+          await stormPinned({
+            objectFile: join(BPF_BUILD, 'bench_storm.bpf.o'),
+            pinDirectory,
             events: STORM_CHUNK,
             pid: process.pid,
             startKtimeNs: 0n,
@@ -158,7 +161,11 @@ function total(byKind: Record<number, number>): number {
 }
 
 async function connectionStorm(): Promise<void> {
-  const server = createServer(socket => socket.on('error', () => socket.destroy()).end('x'));
+  const server = createServer(socket => {
+    socket.on('error', () => socket.destroy());
+    socket.resume();
+    socket.end('x');
+  });
   await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
   const address = server.address();
   if (address === null || typeof address === 'string') throw new Error('the server has no port');

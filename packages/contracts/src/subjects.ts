@@ -10,26 +10,26 @@ export const HOST_NAMESPACE = '_host';
 /** Namespace token of containers outside Kubernetes, and of pods not resolved in time; the workload token is then the container's name or id. */
 export const NO_NAMESPACE = '_none';
 
-/** Letters, digits and '-' stay, '.' becomes '_' (no Kubernetes name holds one), the rest %XX of its UTF-8. So distinct names stay distinct. */
+/** Letters, digits and '-' stay, '.' becomes '_' (no Kubernetes name holds one), the rest =XX of its UTF-8: a token is also good as a key in KV. Distinct names stay distinct. */
 export function subjectToken(name: string): string {
   if (/^[A-Za-z0-9-]+$/.test(name)) return name;
-  if (name === '') return '%';
+  if (name === '') return '=';
   let token = '';
   for (const byte of Buffer.from(name)) {
     const char = String.fromCharCode(byte);
     if (/[A-Za-z0-9-]/.test(char)) token += char;
     else if (char === '.') token += '_';
-    else token += `%${byte.toString(16).toUpperCase().padStart(2, '0')}`;
+    else token += `=${byte.toString(16).toUpperCase().padStart(2, '0')}`;
   }
   return token;
 }
 
 /** The name a token was made of. */
 export function tokenName(token: string): string {
-  if (token === '%') return '';
+  if (token === '=') return '';
   const bytes: number[] = [];
   for (let i = 0; i < token.length; i++) {
-    if (token[i] === '%') {
+    if (token[i] === '=') {
       bytes.push(parseInt(token.slice(i + 1, i + 3), 16));
       i += 2;
     } else bytes.push(token[i] === '_' ? 0x2e : token.charCodeAt(i));

@@ -1,0 +1,86 @@
+/**
+ * Kernel to durable EVENTS: the storm is pushed as fast as the sensor reads it, all processes and nats-server share this machine, and the audit must prove that nothing
+ * is missing. The clock runs from the first push to the last message stored in EVENTS. Baseline: the same events, one JetStream message each.
+ */
+import { hostname } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
+import { encodeBatch, STREAMS } from '@tidegate/contracts';
+import { jetstream, jetstreamManager } from '@nats-io/jetstream';
+import { makePodCgroups, putPods } from './pod-cgroups.ts';
+import type { Report } from './report.ts';
+import { startStack } from './stack.ts';
+import { runStorm } from './storm.ts';
+import { syntheticBatch } from './synthetic-batch.ts';
+
+const SUBJECT_COUNTS = [1, 100, 1_000];
+const EVENTS = 10_000_000;
+const GOAL_EVENTS_PER_SECOND = 500_000;
+const GOAL_BYTES_PER_EVENT = 300;
+const SETTLE_TIMEOUT_MS = 120_000;
+const BASELINE_EVENTS = 60_000;
+const BASELINE_WINDOW = 500;
+
+export async function run(report: Report): Promise<void> {
+  for (const subjects of SUBJECT_COUNTS) {
+    const cgroups = subjects === 1 ? undefined : makePodCgroups(subjects);
+    const stack = await startStack();
+    const nc = await stack.connect();
+    try {
+      await putPods(nc, hostname(), cgroups?.cgroupIds.length ?? 0);
+      const manager = await jetstreamManager(nc);
+      const state = async (stream: string) => (await manager.streams.info(stream)).state;
+      const baseline = subjects === 1 ? await singleMessages(nc) : undefined;
+      const before = { raw: await state(STREAMS.raw.name), events: await state(STREAMS.events.name) };
+      const storedBefore = await stack.metric('enricher', 'tidegate_enricher_events_stored_total');
+      const startMs = Date.now();
+      const pushMs = await runStorm({ stack, events: EVENTS, cgroupIds: cgroups?.cgroupIds ?? [] });
+      const untilMs = performance.now() + SETTLE_TIMEOUT_MS;
+      const stored = async () => (await stack.metric('enricher', 'tidegate_enricher_events_stored_total')) - storedBefore;
+      while ((await stored()) < EVENTS && performance.now() < untilMs) await delay(20);
+      const seconds = (Date.now() - startMs) / 1000;
+      const after = { raw: await state(STREAMS.raw.name), events: await state(STREAMS.events.name) };
+      const name = `${subjects} subject${subjects === 1 ? '' : 's'}`;
+      report.check(`${name}: all ${EVENTS.toLocaleString('en-US')} events stored`, (await stored()) >= EVENTS);
+      report.add({
+        name: `kernel to durable EVENTS, ${name}`,
+        value: EVENTS / seconds,
+        unit: 'events/s',
+        baseline: baseline === undefined ? undefined : { name: 'one message an event', value: baseline },
+        goal: { value: GOAL_EVENTS_PER_SECOND, is: 'at least' },
+        note: `pushed in ${(pushMs / 1000).toFixed(1)} s, stored after ${seconds.toFixed(1)} s`,
+      });
+      report.add({ name: `bytes per event on RAW, ${name}`, value: (after.raw.bytes - before.raw.bytes) / EVENTS, unit: 'bytes' });
+      report.add({
+        name: `bytes per event on EVENTS, ${name}`,
+        value: (after.events.bytes - before.events.bytes) / EVENTS,
+        unit: 'bytes',
+        goal: { value: GOAL_BYTES_PER_EVENT, is: 'at most' },
+        note: `${(after.events.messages - before.events.messages).toLocaleString('en-US')} messages`,
+      });
+      const audit = await stack.command('audit', '--nats', stack.natsUrl);
+      console.log(audit.output.trimEnd());
+      report.check(`${name}: audit clean, nothing lost`, audit.code === 0 && / 0 lost|no loss|lost 0/.test(audit.output));
+    } finally {
+      await nc.close();
+      await stack.stop();
+      cgroups?.remove();
+    }
+  }
+}
+
+/** What a pipeline of one message an event gets out of the same server, with the client's own publish and a window of many. */
+async function singleMessages(nc: Parameters<typeof jetstream>[0]): Promise<number> {
+  const manager = await jetstreamManager(nc);
+  await manager.streams.add({ name: 'BENCH', subjects: ['bench.single'], max_bytes: 256 * 1024 * 1024 });
+  const payload = encodeBatch(syntheticBatch({ events: 1, pods: 0 }));
+  const js = jetstream(nc);
+  const start = performance.now();
+  for (let sent = 0; sent < BASELINE_EVENTS; sent += BASELINE_WINDOW) {
+    await Promise.all(
+      Array.from({ length: BASELINE_WINDOW }, (_, i) => js.publish('bench.single', payload, { msgID: `bench:${sent + i}` })),
+    );
+  }
+  const seconds = (performance.now() - start) / 1000;
+  await manager.streams.delete('BENCH');
+  return BASELINE_EVENTS / seconds;
+}

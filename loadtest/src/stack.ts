@@ -1,0 +1,150 @@
+/** The whole of Tidegate as `npm start` runs it, in a folder and on ports of its own. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { connectNats, createLogger, NatsRole, roleInboxPrefix } from '@tidegate/runtime';
+import type { NatsConnection } from '@nats-io/nats-core';
+
+const COMMAND = join(import.meta.dirname, '..', '..', 'packages', 'cli', 'dist', 'main.js');
+const BPFFS = '/sys/fs/bpf';
+const READY_TIMEOUT_MS = 60_000;
+const POLL_MS = 50;
+const STOP_TIMEOUT_MS = 60_000;
+const OUTPUT_KEPT_BYTES = 16 * 1024;
+
+export interface Stack {
+  apiUrl: string;
+  natsUrl: string;
+  /** Of the sensor's links and maps. */
+  pinDirectory: string;
+  /** As an administrator. */
+  connect(): Promise<NatsConnection>;
+  /** A metric of sensor or enricher, all labels summed; 0 when it is not there. */
+  metric(service: 'sensor' | 'enricher', name: string): Promise<number>;
+  /** Process ids by service: nats, sensor, enricher, api. */
+  pids(): Record<string, number>;
+  /** Runs the `tidegate` command against this stack. */
+  command(...args: string[]): Promise<{ code: number; output: string }>;
+  stop(): Promise<void>;
+}
+
+/** @param env settings of the services: TIDEGATE_… */
+export async function startStack(env: NodeJS.ProcessEnv = {}): Promise<Stack> {
+  const folder = mkdtempSync(join(tmpdir(), 'tidegate-bench-'));
+  const [natsPort, apiPort, healthPort] = await freePorts();
+  const pinDirectory = join(BPFFS, `tidegate-bench-${process.pid}`);
+  const apiUrl = `http://127.0.0.1:${apiPort}`;
+  const natsUrl = `nats://127.0.0.1:${natsPort}`;
+  const environment = { ...process.env, TIDEGATE_PIN_DIRECTORY: pinDirectory, TIDEGATE_API_URL: apiUrl, TIDEGATE_DATA_DIR: folder, ...env };
+  const ports = ['--nats-port', String(natsPort), '--api-port', String(apiPort), '--health-ports', String(healthPort)];
+  const supervisor = spawn(process.execPath, [COMMAND, 'up', '--data-dir', folder, ...ports], {
+    env: environment,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const output = keepOutput(supervisor);
+  const stop = async () => {
+    if (supervisor.exitCode === null) {
+      supervisor.kill('SIGINT');
+      await Promise.race([new Promise(resolve => supervisor.once('exit', resolve)), delay(STOP_TIMEOUT_MS, undefined, { ref: false })]);
+    }
+    rmSync(folder, { recursive: true, force: true });
+  };
+  const untilMs = performance.now() + READY_TIMEOUT_MS;
+  while (!output().includes('Tidegate is ready')) {
+    if (supervisor.exitCode !== null || performance.now() > untilMs) {
+      await stop();
+      throw new Error(`the stack did not become ready:\n${output()}`);
+    }
+    await delay(POLL_MS);
+  }
+  const healthPorts = { sensor: healthPort, enricher: healthPort + 1 };
+  return {
+    apiUrl,
+    natsUrl,
+    pinDirectory,
+    connect() {
+      const passwords = JSON.parse(readFileSync(join(folder, 'nats-users.json'), 'utf8')) as Record<string, string>;
+      return connectNats({
+        url: natsUrl,
+        name: 'bench',
+        user: NatsRole.admin,
+        password: passwords[NatsRole.admin],
+        inboxPrefix: roleInboxPrefix(NatsRole.admin),
+        logger: createLogger({ name: 'bench', level: 'warn' }),
+      });
+    },
+    async metric(service, name) {
+      const text = await (await fetch(`http://127.0.0.1:${healthPorts[service]}/metrics`)).text();
+      return text
+        .split('\n')
+        .filter(line => line.startsWith(`${name} `) || line.startsWith(`${name}{`))
+        .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
+    },
+    pids: () => childrenByService(supervisor.pid ?? 0),
+    command: (...args) =>
+      new Promise(resolve => {
+        const child = spawn(process.execPath, [COMMAND, ...args], { env: environment, stdio: ['ignore', 'pipe', 'pipe'] });
+        const text = keepOutput(child);
+        child.once('close', code => resolve({ code: code ?? -1, output: text() }));
+      }),
+    stop,
+  };
+}
+
+/** Resident memory, bytes; of the process alone. */
+export function residentBytes(pid: number): number {
+  return statusKib(pid, 'VmRSS') * 1024;
+}
+
+/** Resident memory that belongs to the process alone or is its share, bytes: what it costs the machine. */
+export function proportionalBytes(pid: number): number {
+  const match = /^Pss:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'));
+  return Number(match?.[1] ?? 0) * 1024;
+}
+
+function statusKib(pid: number, field: string): number {
+  return Number(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);
+}
+
+function keepOutput(child: ChildProcess): () => string {
+  let text = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.setEncoding('utf8').on('data', (chunk: string) => {
+      text = (text + chunk).slice(-OUTPUT_KEPT_BYTES);
+    });
+  }
+  return () => text;
+}
+
+function childrenByService(supervisor: number): Record<string, number> {
+  const found: Record<string, number> = { supervisor };
+  for (const entry of readdirSync('/proc')) {
+    const pid = Number(entry);
+    if (!Number.isInteger(pid) || !existsSync(`/proc/${pid}/status`)) continue;
+    try {
+      if (!new RegExp(`^PPid:\\s+${supervisor}$`, 'm').test(readFileSync(`/proc/${pid}/status`, 'utf8'))) continue;
+      const commandLine = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+      const service = /services\/([a-z-]+)\//.exec(commandLine)?.[1] ?? (commandLine.includes('nats-server') ? 'nats-server' : undefined);
+      if (service !== undefined) found[service] = pid;
+    } catch {
+      continue; // It ended meanwhile.
+    }
+  }
+  return found;
+}
+
+/** Three free ports, the third with two more after it. */
+async function freePorts(): Promise<[number, number, number]> {
+  const ports: number[] = [];
+  for (let i = 0; i < 3; i++) {
+    const server = createServer();
+    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
+    const address = server.address();
+    ports.push(address !== null && typeof address !== 'string' ? address.port : 0);
+    await new Promise(resolve => server.close(resolve));
+  }
+  return [ports[0]!, ports[1]!, ports[2]! > 65_000 ? 20_000 : ports[2]!];
+}
