@@ -180,7 +180,8 @@ function createByteReader(file: string): ByteReader {
     try {
       result = await chunks.next();
     } catch (error) {
-      if (error instanceof Error && 'code' in error && String(error.code).startsWith('ZSTD'))
+      // The file system's own errors name the system call; the rest are the decompressor's.
+      if (error instanceof Error && !('syscall' in error))
         throw new TidegateError('CAPTURE_CORRUPT', `${file} is damaged`, { field: 'compressed data', got: error.message, cause: error });
       throw error;
     }

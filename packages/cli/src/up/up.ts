@@ -45,6 +45,8 @@ export interface UpOptions {
 const STOP_TIMEOUT_MS = 30_000;
 /** Processes of a supervisor that was killed need a moment to end and free their ports. */
 const TAKE_OVER_MS = 20_000;
+/** An existing NATS that does not answer for so long is worth a word. */
+const WAIT_NOTE_MS = 1_000;
 const READY_TIMEOUT_MS = 60_000;
 const READY_POLL_MS = 100;
 const READY_REQUEST_TIMEOUT_MS = 2_000;
@@ -63,7 +65,7 @@ export async function runUp(options: UpOptions, context: CommandContext): Promis
     await requirePorts(neededPorts(options), runFile.replacedDead ? TAKE_OVER_MS : 0);
     const capture = await chooseCapture(options, context, up.say);
     if (options.natsUrl === undefined) parts.push(await up.nats());
-    await setUpStreams(natsUrl, up.adminEnv, context.signal);
+    await setUpStreams(natsUrl, up.adminEnv, context.signal, up.say);
     // Consumers before producers: the first event finds everyone at work. They end the other way round.
     const services: Part[] = [
       ...(hasCluster(context.env) ? [up.gateway] : []),
@@ -99,6 +101,9 @@ export async function runUp(options: UpOptions, context: CommandContext): Promis
   }
 }
 
+/** The supervisor's own words. */
+type Say = (text: string, level?: 'info' | 'warn') => void;
+
 /** One process to supervise. */
 interface Part {
   name: string;
@@ -121,7 +126,7 @@ function createParts({ options, context, guardian, natsUrl }: PartsOptions) {
   const isEmbedded = options.natsUrl === undefined;
   const passwords = isEmbedded ? provideNatsPasswords(folder) : undefined;
   const print = (name: string, line: string) => void context.print(formatLogLine(name, line, logFormat, paint));
-  const say = (msg: string, level: 'info' | 'warn' = 'info') => {
+  const say: Say = (msg, level = 'info') => {
     if (logFormat === 'json') print('tidegate', JSON.stringify({ level: level === 'warn' ? 40 : 30, time: new Date().toISOString(), msg }));
     else void context.print(level === 'warn' ? paint('yellow', msg) : msg);
   };
@@ -205,11 +210,7 @@ function neededPorts({ natsUrl, natsPort, apiPort, healthPort }: UpOptions) {
 }
 
 /** The file to play; undefined: the kernel can be used. */
-async function chooseCapture(
-  { capture }: UpOptions,
-  { env }: CommandContext,
-  say: (line: string, level?: 'warn') => void,
-): Promise<string | undefined> {
+async function chooseCapture({ capture }: UpOptions, { env }: CommandContext, say: Say): Promise<string | undefined> {
   if (capture !== undefined) return resolve(capture);
   const probe = await probeKernel(env);
   for (const limit of probe.limits) say(limit, 'warn');
@@ -220,8 +221,9 @@ async function chooseCapture(
   return demoCapturePath();
 }
 
-async function setUpStreams(url: string, env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<void> {
-  const nc = await connectAdmin(url, env, signal);
+async function setUpStreams(url: string, env: NodeJS.ProcessEnv, signal: AbortSignal, say: Say): Promise<void> {
+  const reminder = setTimeout(() => say(`waiting for NATS at ${url}`, 'warn'), WAIT_NOTE_MS);
+  const nc = await connectAdmin(url, env, signal).finally(() => clearTimeout(reminder));
   try {
     await ensureStreams(nc, Object.values(STREAMS));
     await ensureBuckets(nc, Object.values(BUCKETS));
@@ -235,7 +237,7 @@ function connectAdmin(url: string, env: NodeJS.ProcessEnv, signal: AbortSignal):
     url,
     name: 'tidegate-up',
     ...natsAccess(env, NatsRole.admin),
-    logger: createLogger({ name: 'tidegate', level: 'warn' }),
+    logger: createLogger({ name: 'tidegate', level: 'silent' }),
     signal,
   });
 }

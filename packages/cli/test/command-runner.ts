@@ -1,0 +1,67 @@
+/** Runs the built command as a user does. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { createServer, type AddressInfo, type Server } from 'node:net';
+import { fileURLToPath } from 'node:url';
+
+const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url));
+export const REPOSITORY = fileURLToPath(new URL('../../..', import.meta.url));
+
+/** Nothing of the environment tests run in may decide what they see. */
+export function cleanEnvironment(more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
+  const own = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('TIDEGATE_') && name !== 'KUBECONFIG'));
+  const { TIDEGATE_NATS_SERVER } = process.env;
+  return { ...own, ...(TIDEGATE_NATS_SERVER === undefined ? {} : { TIDEGATE_NATS_SERVER }), ...more };
+}
+
+export interface RunningCommand {
+  readonly child: ChildProcess;
+  stdout(): string;
+  stderr(): string;
+  /** Its exit status; null when a signal ended it. */
+  readonly ended: Promise<number | null>;
+}
+
+export function startCommand(args: readonly string[], options: { env?: NodeJS.ProcessEnv; cwd?: string } = {}): RunningCommand {
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    env: cleanEnvironment(options.env),
+    cwd: options.cwd,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.on('data', (chunk: Buffer) => (stdout += chunk.toString()));
+  child.stderr.on('data', (chunk: Buffer) => (stderr += chunk.toString()));
+  const ended = new Promise<number | null>(resolve => child.once('close', code => resolve(code)));
+  return { child, stdout: () => stdout, stderr: () => stderr, ended };
+}
+
+export async function runCommand(args: readonly string[], options: { env?: NodeJS.ProcessEnv; cwd?: string } = {}) {
+  const command = startCommand(args, options);
+  const code = await command.ended;
+  return { code, stdout: command.stdout(), stderr: command.stderr() };
+}
+
+/** The first of `count` neighbouring ports that are free. */
+export async function freePorts(count: number): Promise<number> {
+  for (;;) {
+    const servers: Server[] = [];
+    try {
+      servers.push(await listen(0));
+      const first = (servers[0]!.address() as AddressInfo).port;
+      for (let i = 1; i < count; i++) servers.push(await listen(first + i));
+      return first;
+    } catch {
+      // One of the neighbours is taken.
+    } finally {
+      await Promise.all(servers.map(server => new Promise(resolve => server.close(resolve))));
+    }
+  }
+}
+
+function listen(port: number): Promise<Server> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(port, '127.0.0.1', () => resolve(server));
+  });
+}

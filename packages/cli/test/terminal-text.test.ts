@@ -1,0 +1,112 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { EventJson } from '@tidegate/contracts';
+import { eventLine } from '../src/event-line.ts';
+import { formatLogLine } from '../src/up/log-lines.ts';
+import { bytesText, commandLine, durationText, printable, printableJson } from '../src/terminal-text.ts';
+
+const plain = (_style: unknown, text: string) => text;
+
+/** Whether a terminal would do something else than show it. */
+function hasControl(text: string): boolean {
+  return [...text].some(char => {
+    const code = char.codePointAt(0)!;
+    return (
+      code < 0x20 ||
+      (code >= 0x7f && code <= 0x9f) ||
+      (code >= 0x202a && code <= 0x202e) ||
+      (code >= 0x2066 && code <= 0x2069) ||
+      code === 0x2028
+    );
+  });
+}
+
+const HOSTILE = [
+  '\u001b]0;owned\u0007',
+  '\u009b2J',
+  '\u202egpj.exe',
+  'a\nb\r',
+  '\u001b[31m',
+  '\u2028',
+  '\u2066x',
+  '\u0000',
+  '\u{e0041}',
+  '\b\b',
+];
+
+function exec(args: string[], more: Partial<EventJson> = {}): EventJson {
+  const process = { exec_id: 'e', pid: 232, uid: 0, binary: args[0]!, arguments: args, cwd: '/', start_time: '', origin: 'exec' };
+  const parent = { ...process, pid: 231, binary: '/usr/bin/bash' };
+  return {
+    time: '2026-01-31T12:00:01.123456Z',
+    kind: 'exec',
+    node: 'node',
+    boot: 'b',
+    sequence: 1,
+    ktime_ns: 1,
+    namespace: '_host',
+    workload: 'node',
+    process,
+    parent,
+    exec: {},
+    ...more,
+  };
+}
+
+test('nothing that a process may be called reaches the terminal as a control', () => {
+  for (const text of HOSTILE) {
+    assert.ok(!hasControl(printable(text)), JSON.stringify(text));
+    assert.ok(!hasControl(commandLine([text])));
+    const event = exec([`/tmp/${text}`, text], { workload: text, pod: { uid: 'u', name: text } });
+    assert.ok(!hasControl(eventLine(event, plain)), JSON.stringify(text));
+    assert.ok(!hasControl(printableJson(event)));
+    assert.deepEqual(JSON.parse(printableJson(event, 2)), event);
+    assert.ok(!hasControl(formatLogLine('sensor', JSON.stringify({ level: 30, msg: text.replace('\n', ''), field: text }), 'text', plain)));
+    assert.ok(!hasControl(formatLogLine('sensor', text.replace('\n', ''), 'text', plain)));
+  }
+});
+
+test('one line for each kind of event', () => {
+  const socket = { source_ip: '10.0.0.1', source_port: 40_000, destination_ip: '1.2.3.4', destination_port: 443 };
+  const line = (event: EventJson) => eventLine(event, plain).replace(/^\S+ /, '');
+  const of = (kind: string, detail: object, more: Partial<EventJson> = {}) =>
+    line(exec(['/usr/bin/curl'], { kind, [kind]: detail, ...more }));
+  assert.equal(line(exec(['/usr/bin/ls', '-la', 'a b'])), "exec    _host/node  bash(231) → /usr/bin/ls -la 'a b'   (pid 232, uid 0)");
+  assert.equal(of('exit', { code: 0, duration_ns: 3_200_000 }), 'exit    _host/node  curl(232) code 0 after 3.2 ms');
+  assert.equal(of('exit', { signal: 9, duration_ns: 61_000_000_000 }), 'exit    _host/node  curl(232) killed by SIGKILL after 1 min 1 s');
+  assert.equal(of('connect', { ...socket, error: 111 }), 'connect _host/node  curl(232) 10.0.0.1:40000 → 1.2.3.4:443 failed: ECONNREFUSED');
+  assert.equal(
+    of('connect', { ...socket, destination_ip: '::1' }, { destination: { namespace: 'shop', pod: 'db-0' } }),
+    'connect _host/node  curl(232) 10.0.0.1:40000 → [::1]:443 [shop/db-0]',
+  );
+  assert.equal(of('accept', socket), 'accept  _host/node  curl(232) 10.0.0.1:40000 ← 1.2.3.4:443');
+  assert.equal(of('listen', { ...socket, backlog: 128 }), 'listen  _host/node  curl(232) on 10.0.0.1:40000   (backlog 128)');
+  assert.equal(
+    of('close', { ...socket, bytes_sent: 1536, bytes_received: 12, duration_ns: 2e9 }),
+    'close   _host/node  curl(232) 10.0.0.1:40000 — 1.2.3.4:443 sent 1.5 KiB, received 12 B in 2.0 s',
+  );
+  assert.equal(
+    of('loss', { reason: 'ring_full', count: 1200, first_sequence: 5, last_sequence: 1204 }),
+    'loss    _host/node  1,200 event(s) lost of numbers 5..1204: ring_full',
+  );
+  assert.match(of('exec', {}, { recorded: true, pod: { uid: 'u', name: 'web-1' }, namespace: 'shop' }), /shop\/web-1 recorded/);
+});
+
+test('an event without its process, and of a kind from a newer schema, still makes a line', () => {
+  const { process: _process, parent: _parent, ...bare } = exec(['x']);
+  assert.match(eventLine({ ...bare, kind: 'exit', exit: {} }, plain), /\? code 0/);
+  assert.match(eventLine({ ...bare, kind: 'kind-99' }, plain), /kind-99/);
+});
+
+test('amounts for people', () => {
+  assert.deepEqual([0, 1023, 1024, 1_500_000, 200 * 1024].map(bytesText), ['0 B', '1023 B', '1.0 KiB', '1.4 MiB', '200 KiB']);
+  assert.deepEqual([0.35, 5, 12, 3_400, 303_000, 7_800_000, 276_000_000].map(durationText), [
+    '350 us',
+    '5.0 ms',
+    '12 ms',
+    '3.4 s',
+    '5 min 3 s',
+    '2 h 10 min',
+    '3 d 4 h',
+  ]);
+});
