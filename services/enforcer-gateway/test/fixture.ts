@@ -10,8 +10,17 @@ import {
   type V1PodTemplateSpec,
 } from '@kubernetes/client-node';
 import { BUCKETS, Destination, Pod, addressKey, podKey } from '@tidegate/contracts';
-import { bucketPrefix, bucketStream, connectNats, ensureBuckets } from '@tidegate/runtime';
-import { createHost, startCluster, startNatsServer, waitFor, type Cluster, type Host, type TestNatsServer } from '@tidegate/testkit';
+import { NatsRole, bucketPrefix, bucketStream, connectNats, ensureBuckets, roleInboxPrefix, rolePermissions } from '@tidegate/runtime';
+import {
+  createHost,
+  startCluster,
+  startNatsServer,
+  waitFor,
+  type Cluster,
+  type ClusterOptions,
+  type Host,
+  type TestNatsServer,
+} from '@tidegate/testkit';
 import { jetstreamManager, type JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import type { ChildProcess } from 'node:child_process';
@@ -21,6 +30,9 @@ import { fileURLToPath } from 'node:url';
 export const NODE = 'node-a.test';
 export const LINGER_MS = 1_500;
 const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
+
+export type PodEntry = ReturnType<typeof Pod.decode>;
+export type DestinationEntry = ReturnType<typeof Destination.decode>;
 
 export interface GatewayProcess {
   readonly child: ChildProcess;
@@ -43,9 +55,10 @@ export interface Fixture extends AsyncDisposable {
   discovery: DiscoveryV1Api;
   /** Resolves when it leads, or when it is ready where another leads. */
   startGateway(options?: { env?: Record<string, string>; leads?: boolean }): Promise<GatewayProcess>;
-  podEntry(pod: V1Pod, node?: string): Promise<Pod | undefined>;
-  podEntryOf(uid: string, node?: string): Promise<Pod | undefined>;
-  destination(ip: string): Promise<Destination | undefined>;
+  podEntry(pod: V1Pod): Promise<PodEntry | undefined>;
+  /** @param uid as the node knows it */
+  podEntryOf(uid: string): Promise<PodEntry | undefined>;
+  destination(ip: string): Promise<DestinationEntry | undefined>;
   /** undefined: nothing there, or a delete marker. */
   entry(bucket: string, key: string): Promise<Uint8Array | undefined>;
   /** Messages of the bucket's stream, delete markers included. */
@@ -54,24 +67,25 @@ export interface Fixture extends AsyncDisposable {
   createNode(name: string, ip?: string): Promise<void>;
 }
 
-export async function startFixture(): Promise<Fixture> {
+export async function startFixture(options: ClusterOptions = {}): Promise<Fixture> {
   const host = createHost();
-  const cluster = await startCluster();
+  const cluster = await startCluster(options);
   host.defer(() => cluster.stop());
-  const nats = await startNatsServer();
+  const nats = await startNatsServer({
+    users: [NatsRole.admin, NatsRole.gateway].map(role => ({ user: role, password: role, permissions: rolePermissions(role) })),
+  });
   host.defer(() => nats.stop());
-  const nc = await connectNats({ url: nats.url, name: 'test', logger: host.logger });
-  host.defer(() => nc.close());
+  const nc = await connectAs(NatsRole.admin, nats.url, host);
   await ensureBuckets(nc, Object.values(BUCKETS));
-  const manager = await jetstreamManager(nc);
+  const manager = await jetstreamManager(nc, { checkAPI: false });
   const config = new KubeConfig();
   config.loadFromFile(cluster.kubeconfigPath);
   const core = config.makeApiClient(CoreV1Api);
   let gateways = 0;
 
   const entry: Fixture['entry'] = (bucket, key) => readEntry(manager, bucket, key);
-  const podEntryOf = async (uid: string, node = NODE) => {
-    const value = await entry(BUCKETS.pods.name, podKey(node, uid));
+  const podEntryOf = async (uid: string) => {
+    const value = await entry(BUCKETS.pods.name, podKey(NODE, uid));
     return value && Pod.decode(value);
   };
 
@@ -92,6 +106,8 @@ export async function startFixture(): Promise<Fixture> {
           ...process.env,
           KUBECONFIG: cluster.kubeconfigPath,
           TIDEGATE_NATS_URL: nats.url,
+          TIDEGATE_NATS_USER: NatsRole.gateway,
+          TIDEGATE_NATS_PASSWORD: NatsRole.gateway,
           TIDEGATE_HEALTH_PORT: '0',
           TIDEGATE_IDENTITY: identity,
           TIDEGATE_LINGER_MS: String(LINGER_MS),
@@ -124,7 +140,7 @@ export async function startFixture(): Promise<Fixture> {
       });
       return gateway;
     },
-    podEntry: (pod, node) => podEntryOf(pod.metadata?.uid ?? '', node),
+    podEntry: pod => podEntryOf(pod.metadata?.uid ?? ''),
     podEntryOf,
     async destination(ip) {
       const value = await entry(BUCKETS.destinations.name, addressKey(ip));
@@ -160,6 +176,14 @@ export function podTemplate(labels: Record<string, string>): V1PodTemplateSpec {
       containers: [{ name: 'main', image: 'shop/web:1' }],
     },
   };
+}
+
+/** With the permissions of the role, and no others. */
+export async function connectAs(role: NatsRole, url: string, host: Host): Promise<NatsConnection> {
+  const inboxPrefix = roleInboxPrefix(role);
+  const nc = await connectNats({ url, name: role, user: role, password: role, inboxPrefix, logger: host.logger });
+  host.defer(() => nc.close());
+  return nc;
 }
 
 async function readEntry(manager: JetStreamManager, bucket: string, key: string): Promise<Uint8Array | undefined> {

@@ -25,6 +25,7 @@ export interface ClusterSpec {
   folder: string;
   scope: ClusterScope;
   nodeName: string;
+  apiServerFlags: readonly string[];
   /** Outlives who started it, until SIGTERM. */
   detached: boolean;
 }
@@ -69,12 +70,12 @@ try {
 }
 
 async function bringUp(): Promise<ControlPlane> {
-  const { folder, scope, nodeName } = spec;
+  const { folder, scope, nodeName, apiServerFlags } = spec;
   mkdirSync(folder, { recursive: true });
   if (scope === 'node') releaseNode = await acquireLock('node', NODE_LOCK_TIMEOUT_MS);
   writeFileSync(join(folder, 'cluster.json'), JSON.stringify({ ...spec, pid: process.pid }));
   if (scope === 'node') keep(await prepareNode(folder));
-  const plane = await createControlPlane(folder, scope === 'node' ? NODE_ADDRESS : LOOPBACK);
+  const plane = await createControlPlane(folder, scope === 'node' ? NODE_ADDRESS : LOOPBACK, apiServerFlags);
   keep(startEtcd(plane));
   keep(await startApiServer(plane));
   const controllers = startControllerManager(plane);

@@ -20,6 +20,8 @@ export interface ClusterOptions {
   scope?: ClusterScope;
   /** Of the node, with scope `node`. */
   nodeName?: string;
+  /** Further flags of kube-apiserver. */
+  apiServerFlags?: readonly string[];
 }
 
 export interface Cluster {
@@ -47,9 +49,13 @@ const ownExtension = import.meta.url.endsWith('.ts') ? '.ts' : '.js';
 const clusterProcess = fileURLToPath(new URL(`./cluster-process${ownExtension}`, import.meta.url));
 
 /** Starts a cluster of its own for the calling test; prepareCluster must have said that it can. */
-export async function startCluster({ scope = 'control-plane', nodeName = 'node-a' }: ClusterOptions = {}): Promise<Cluster> {
+export async function startCluster({
+  scope = 'control-plane',
+  nodeName = 'node-a',
+  apiServerFlags = [],
+}: ClusterOptions = {}): Promise<Cluster> {
   await sweepDeadClusters();
-  return launchCluster({ folder: mkdtempSync(join(tmpdir(), FOLDER_PREFIX)), scope, nodeName, detached: false });
+  return launchCluster({ folder: mkdtempSync(join(tmpdir(), FOLDER_PREFIX)), scope, nodeName, apiServerFlags, detached: false });
 }
 
 /** Folder of the one cluster that people start by hand. */

@@ -26,7 +26,13 @@ async function up(): Promise<number> {
     process.stderr.write('a cluster is up already: npm run cluster -- down\n');
     return 1;
   }
-  const cluster = await launchCluster({ folder: standingClusterFolder, scope: 'node', nodeName: 'node-a', detached: true });
+  const cluster = await launchCluster({
+    folder: standingClusterFolder,
+    scope: 'node',
+    nodeName: 'node-a',
+    apiServerFlags: [],
+    detached: true,
+  });
   process.stdout.write(`export KUBECONFIG=${cluster.kubeconfigPath}\n`);
   process.stderr.write(`the cluster is up; pods run image ${BUSYBOX_IMAGE} with imagePullPolicy Never; npm run cluster -- down ends it\n`);
   return 0;

@@ -17,6 +17,7 @@ export interface ControlPlane {
   etcdPeerPort: number;
   /** Of the user `admin`. */
   token: string;
+  apiServerFlags: readonly string[];
 }
 
 /** Address of a control plane without a node. */
@@ -27,14 +28,14 @@ const SERVICE_SUBNET = '10.96.0.0/16';
 const ETCD_QUOTA_BYTES = 6 * 1024 ** 3;
 
 /** Chooses ports and makes keys; starts nothing. */
-export async function createControlPlane(folder: string, address: string): Promise<ControlPlane> {
+export async function createControlPlane(folder: string, address: string, apiServerFlags: readonly string[]): Promise<ControlPlane> {
   const [apiPort, etcdPort, etcdPeerPort] = await freePorts(3);
   const { publicKey, privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   writeFileSync(join(folder, 'service-account.key'), privateKey.export({ type: 'pkcs1', format: 'pem' }), { mode: 0o600 });
   writeFileSync(join(folder, 'service-account.pub'), publicKey.export({ type: 'spki', format: 'pem' }));
   const token = randomBytes(16).toString('hex');
   writeFileSync(join(folder, 'tokens.csv'), `${token},admin,admin,"system:masters"\n`, { mode: 0o600 });
-  return { folder, address, apiPort: apiPort!, etcdPort: etcdPort!, etcdPeerPort: etcdPeerPort!, token };
+  return { folder, address, apiPort: apiPort!, etcdPort: etcdPort!, etcdPeerPort: etcdPeerPort!, token, apiServerFlags };
 }
 
 export function kubeconfigPath(folder: string): string {
@@ -61,7 +62,7 @@ export function startEtcd({ folder, etcdPort, etcdPeerPort }: ControlPlane): Par
 
 /** Resolves when the API server is ready; the first time it also writes the kubeconfig. */
 export async function startApiServer(plane: ControlPlane): Promise<Part> {
-  const { folder, address, apiPort, etcdPort } = plane;
+  const { folder, address, apiPort, etcdPort, apiServerFlags } = plane;
   const part = startPart(folder, 'kube-apiserver', [
     ...partCommand('kube-apiserver'),
     `--etcd-servers=http://127.0.0.1:${etcdPort}`,
@@ -79,6 +80,7 @@ export async function startApiServer(plane: ControlPlane): Promise<Part> {
     '--kubelet-preferred-address-types=InternalIP',
     // Endpoints of the service `kubernetes` may not be loopback addresses, and without a node nobody uses them.
     `--endpoint-reconciler-type=${address === LOOPBACK ? 'none' : 'lease'}`,
+    ...apiServerFlags,
   ]);
   await part.waitUntil(async () => (await readApi(plane, '/readyz')) !== undefined, 'ready');
   if (!existsSync(kubeconfigPath(folder))) writeKubeconfig(plane);
