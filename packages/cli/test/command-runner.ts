@@ -8,7 +8,7 @@ export const REPOSITORY = fileURLToPath(new URL('../../..', import.meta.url));
 
 /** Nothing of the environment tests run in may decide what they see. */
 export function cleanEnvironment(more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
-  const own = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('TIDEGATE_') && name !== 'KUBECONFIG'));
+  const own = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('TIDEGATE_') && !name.startsWith('KUBE')));
   const { TIDEGATE_NATS_SERVER } = process.env;
   return { ...own, ...(TIDEGATE_NATS_SERVER === undefined ? {} : { TIDEGATE_NATS_SERVER }), ...more };
 }

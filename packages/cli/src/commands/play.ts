@@ -10,8 +10,8 @@ import {
   type SensorStatus,
 } from '@tidegate/contracts';
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
-import { headers as createHeaders, type NatsConnection } from '@nats-io/nats-core';
-import { NatsRole, bucketPrefix, bucketStream, createLogger, createPublisher } from '@tidegate/runtime';
+import { errors, headers as createHeaders, type NatsConnection } from '@nats-io/nats-core';
+import { NatsRole, TidegateError, bucketPrefix, bucketStream, createLogger, createPublisher } from '@tidegate/runtime';
 import { Option } from 'commander';
 import { openCapture } from '../capture-file.ts';
 import { ExitCode, natsOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
@@ -54,15 +54,18 @@ export const playCommand: CommandSpec = {
         `recorded ${printable(contents.recordedAt)}`,
     );
     const nc = await connectCommand(url, context.env, context.signal, NatsRole.admin);
-    const presence = announceNodes(nc, contents.nodes.map(recordedNode));
     try {
-      do {
-        await playOnce(nc, { file, contents, speed: speed!, context, onSent: presence.sent });
-        if (options.flag('loop')) await delay(LOOP_PAUSE_MS, undefined, { signal: context.signal }).catch(() => undefined);
-      } while (options.flag('loop') && !context.signal.aborted);
+      const presence = await announceNodes(nc, contents.nodes.map(recordedNode));
+      try {
+        do {
+          await playOnce(nc, { file, contents, speed: speed!, context, onSent: presence.sent });
+          if (options.flag('loop')) await delay(LOOP_PAUSE_MS, undefined, { signal: context.signal }).catch(() => undefined);
+        } while (options.flag('loop') && !context.signal.aborted);
+      } finally {
+        context.progress('');
+        await presence.close(context);
+      }
     } finally {
-      context.progress('');
-      await presence.close(context);
       await nc.close();
     }
     return ExitCode.ok;
@@ -166,8 +169,11 @@ interface Presence {
   close(context: CommandContext): Promise<void>;
 }
 
-/** Nodes exist by their entry in KV `sensors`: without it no enricher takes up their batches. */
-function announceNodes(nc: NatsConnection, nodes: readonly string[]): Presence {
+/**
+ * Nodes exist by their entry in KV `sensors`: without it no enricher takes up their batches.
+ * @throws {TidegateError} PUBLISH_DENIED
+ */
+async function announceNodes(nc: NatsConnection, nodes: readonly string[]): Promise<Presence> {
   const js = jetstream(nc);
   const startedAt = new Date().toISOString();
   const states = new Map<string, SentBatch>(nodes.map(node => [node, { boot: '', events: 0, lastSequence: 0, streamSequence: 0 }]));
@@ -190,9 +196,17 @@ function announceNodes(nc: NatsConnection, nodes: readonly string[]): Presence {
       await js.publish(sensorSubject(node), JSON.stringify(status));
     }
   };
+  await announce().catch((error: unknown) => {
+    const reason = error instanceof Error && error.cause !== undefined ? error.cause : error;
+    if (!(reason instanceof errors.PermissionViolationError)) throw error;
+    throw new TidegateError('PUBLISH_DENIED', 'this NATS user may not play captures', {
+      field: 'TIDEGATE_NATS_USER',
+      expected: 'a user who may write, or the data folder of the NATS that `tidegate up` started',
+      cause: error,
+    });
+  });
   // A server that is away for a while gets the next one.
   const timer = setInterval(() => void announce().catch(() => undefined), SENSOR_STATUS_INTERVAL_MS);
-  void announce().catch(() => undefined);
   return {
     sent(node, { boot, events, lastSequence, streamSequence }) {
       const state = states.get(node)!;

@@ -311,7 +311,7 @@ function welcome({ startMs, page, natsUrl, capture, hooks, isEmbedded, context: 
 }
 
 function hasCluster(env: NodeJS.ProcessEnv): boolean {
-  return (env.KUBECONFIG ?? '') !== '' || existsSync(SERVICE_ACCOUNT);
+  return Boolean(env.KUBECONFIG) || (Boolean(env.KUBERNETES_SERVICE_HOST) && existsSync(SERVICE_ACCOUNT));
 }
 
 function aborted(signal: AbortSignal): Promise<void> {
