@@ -31,11 +31,11 @@ export async function auditRaw(nc: NatsConnection, node: string): Promise<RawAud
     const batch = decodeBatch(message.data);
     assert.equal(message.headers!.get(RawHeader.events), String(batch.events.length));
     audit.batches.push(batch);
-    for (const { sequence = 0, loss } of batch.events) {
+    for (const { sequence, loss } of batch.events) {
       if (loss?.count) {
         losses.push({ first: loss.firstSequence!, last: loss.lastSequence!, count: loss.count, reason: lossReasonName(loss.reason!) });
       }
-      if (sequence === 0) continue;
+      if (!sequence) continue; // found later: without a number of its own
       assert.ok(!audit.present.has(sequence), `number ${sequence} is there once`);
       audit.present.add(sequence);
     }
