@@ -99,7 +99,6 @@ export async function createApi({
     registerPageRoutes(routes);
   });
   const url = await app.listen({ host, port });
-  logger.info({ url }, 'serving');
 
   let closing: Promise<void> | undefined;
   return {

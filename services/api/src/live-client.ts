@@ -18,6 +18,7 @@ export interface LiveClientOptions {
   /** Several events a frame, as NDJSON. */
   isBatched: boolean;
   onSent: (events: number) => void;
+  onFailure: (error: unknown) => void;
   onDropped: (events: number) => void;
 }
 
@@ -77,6 +78,10 @@ export class LiveClient implements Follower {
     if (this.#isClosed) return;
     const nowUs = Date.now() * 1000;
     this.#send([lossJson({ reason: 'events_discarded', count: 0, fromUs: nowUs, toUs: nowUs, streamSequences: [first, last] })]);
+  }
+
+  fail(error: unknown): void {
+    this.#options.onFailure(error);
   }
 
   /** Resolves when all that was delivered is with the client or on its way, or the client is gone. */

@@ -10,6 +10,8 @@ import type { StreamReader, StreamReaders } from './stream-reader.ts';
 /** Who follows. */
 export interface Follower {
   deliver(message: EventMessage): void;
+  /** It could not take a message, and gets no more. */
+  fail(error: unknown): void;
   /** Stream sequences that are missing, both included: the stream discarded them before they were read. */
   deliverGap(first: number, last: number): void;
 }
@@ -114,7 +116,7 @@ class RunningFeed implements LiveFeed {
       }
       this.position = message.sequence;
       this.#remember(message);
-      for (const [follower, after] of this.#followers) if (message.sequence > after) follower.deliver(message);
+      for (const [follower, after] of this.#followers) if (message.sequence > after) this.#deliver(follower, message);
       this.#onMessage(message);
     }
   }
@@ -132,6 +134,16 @@ class RunningFeed implements LiveFeed {
 
   close(): void {
     this.#reader.close();
+  }
+
+  /** One follower's fault must not end the feed of the others. */
+  #deliver(follower: Follower, message: EventMessage): void {
+    try {
+      follower.deliver(message);
+    } catch (error) {
+      this.#followers.delete(follower);
+      follower.fail(error);
+    }
   }
 
   #remember(message: EventMessage): void {

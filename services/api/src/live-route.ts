@@ -80,13 +80,14 @@ export function registerLiveRoute(app: FastifyInstance, options: LiveRouteOption
         clients.delete(socket);
         stopPinging();
       });
-      serve(socket, request, options).catch((error: unknown) => {
+      const onFailure = (error: unknown) => {
         if (error instanceof ApiError) socket.close(Close.tryAgainLater, error.code);
         else {
           logger.error({ err: error }, 'live client failed');
           socket.close(Close.internalError, 'internal error');
         }
-      });
+      };
+      serve(socket, request, options, onFailure).catch(onFailure);
     },
   });
 }
@@ -96,6 +97,7 @@ async function serve(
   socket: WebSocket,
   request: FastifyRequest,
   { readers, feeds, canFilterSeveral, metrics }: LiveRouteOptions,
+  onFailure: (error: unknown) => void,
 ): Promise<void> {
   const { from, batch, ...filters } = request.live!;
   const filter: EventFilter = { ...filters, ...(from !== undefined && { fromUs: from }) };
@@ -105,6 +107,7 @@ async function serve(
     filter,
     match: createMatcher(filter),
     isBatched: batch === 'true',
+    onFailure,
     onSent: count => metrics.eventsSent.inc(count),
     onDropped: count => metrics.eventsDropped.inc(count),
   });
