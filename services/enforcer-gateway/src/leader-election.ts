@@ -42,6 +42,8 @@ export function joinElection({ api, namespace, name, identity, onStarted, onStop
   const stop = new AbortController();
   let isLeader = false;
   let lease: Lease | undefined;
+  /** A write has not been answered in order: the server may have stored it all the same. */
+  let isUncertain = true;
   /** When this replica last saw the lease change. */
   let changedMs = -Infinity;
   let deadline: NodeJS.Timeout | undefined;
@@ -76,9 +78,10 @@ export function joinElection({ api, namespace, name, identity, onStarted, onStop
     );
   };
 
-  const lead = () => {
+  /** @param renewedMs before the renewal was sent: others may have seen it as early as that */
+  const lead = (renewedMs: number) => {
     clearTimeout(deadline);
-    deadline = setTimeout(() => resign('could not renew its lease in time'), RENEW_DEADLINE_MS);
+    deadline = setTimeout(() => resign('could not renew its lease in time'), renewedMs + RENEW_DEADLINE_MS - performance.now());
     if (isLeader) return;
     isLeader = true;
     logger.info({ identity }, 'this replica leads');
@@ -93,19 +96,25 @@ export function joinElection({ api, namespace, name, identity, onStarted, onStop
     onStopped();
   };
 
-  const attempt = async () => {
+  const read = async () => {
     try {
-      // A leader knows the lease: it alone writes it.
-      if (!isLeader) observe(await api.call<Lease>(`${collection}/${name}`, { signal: stop.signal, timeoutMs: CALL_TIMEOUT_MS }));
+      observe(await api.call<Lease>(`${collection}/${name}`, { signal: stop.signal, timeoutMs: CALL_TIMEOUT_MS }));
     } catch (error) {
       if (!(error instanceof KubernetesApiError) || error.status !== HTTP_NOT_FOUND) throw error;
       observe(undefined);
     }
+  };
+
+  const attempt = async () => {
+    // A leader knows the lease: it alone writes it.
+    if (!isLeader || isUncertain) await read();
+    if (isLeader && lease?.spec.holderIdentity !== identity) resign('another replica has taken the lease');
     if (!isFree()) return;
     const startedMs = performance.now();
+    isUncertain = true;
     await write(identity);
-    // Counted from before the request: the server may have stored it then.
-    if (performance.now() - startedMs < RENEW_DEADLINE_MS) lead();
+    isUncertain = false;
+    lead(startedMs);
   };
 
   const run = async () => {
@@ -114,8 +123,8 @@ export function joinElection({ api, namespace, name, identity, onStarted, onStop
         await attempt();
       } catch (error) {
         if (stop.signal.aborted) break;
-        if (error instanceof KubernetesApiError && error.status === HTTP_CONFLICT) resign('another replica has written the lease');
-        else logger.warn({ err: error }, 'lease could not be read or written');
+        const isConflict = error instanceof KubernetesApiError && error.status === HTTP_CONFLICT;
+        if (!isConflict) logger.warn({ err: error }, 'lease could not be read or written');
       }
       await delay(RETRY_MS, undefined, { signal: stop.signal }).catch(() => undefined);
     }

@@ -49,7 +49,7 @@ describe('a gateway that something happens to', { skip }, () => {
     assert.equal(await b.metric('entries_written_total'), 0);
 
     await stop(a.child);
-    await waitFor(() => b.isLeader(), { what: 'the other replica to lead', timeoutMs: 3_000 });
+    await waitFor(() => b.isLeader(), { what: 'the other replica to lead', timeoutMs: 5_000 });
     await waitFor(() => createAndFind(fixture, namespace, 'two'), { what: 'the pod' });
 
     const c = await fixture.startGateway({ leads: false });

@@ -72,7 +72,7 @@ try {
 async function bringUp(): Promise<ControlPlane> {
   const { folder, scope, nodeName, apiServerFlags } = spec;
   mkdirSync(folder, { recursive: true });
-  if (scope === 'node') releaseNode = await acquireLock('node', NODE_LOCK_TIMEOUT_MS);
+  if (scope === 'node') releaseNode = await acquireLock('node', spec.detached ? 0 : NODE_LOCK_TIMEOUT_MS);
   writeFileSync(join(folder, 'cluster.json'), JSON.stringify({ ...spec, pid: process.pid }));
   if (scope === 'node') keep(await prepareNode(folder));
   const plane = await createControlPlane(folder, scope === 'node' ? NODE_ADDRESS : LOOPBACK, apiServerFlags);

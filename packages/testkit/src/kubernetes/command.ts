@@ -26,14 +26,19 @@ async function up(): Promise<number> {
     process.stderr.write('a cluster is up already: npm run cluster -- down\n');
     return 1;
   }
-  const cluster = await launchCluster({
-    folder: standingClusterFolder,
-    scope: 'node',
-    nodeName: 'node-a',
-    apiServerFlags: [],
-    detached: true,
-  });
-  process.stdout.write(`export KUBECONFIG=${cluster.kubeconfigPath}\n`);
+  try {
+    const cluster = await launchCluster({
+      folder: standingClusterFolder,
+      scope: 'node',
+      nodeName: 'node-a',
+      apiServerFlags: [],
+      detached: true,
+    });
+    process.stdout.write(`export KUBECONFIG=${cluster.kubeconfigPath}\n`);
+  } catch (error) {
+    process.stderr.write(`the cluster did not come up: ${error instanceof Error ? error.message : String(error)}\n`);
+    return 1;
+  }
   process.stderr.write(`the cluster is up; pods run image ${BUSYBOX_IMAGE} with imagePullPolicy Never; npm run cluster -- down ends it\n`);
   return 0;
 }

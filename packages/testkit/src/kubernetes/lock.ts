@@ -17,7 +17,7 @@ export async function acquireLock(name: string, timeoutMs: number): Promise<() =
       server.listen(`\0tidegate-testkit-${name}`, () => resolve(true));
     });
     if (isMine) return () => new Promise(resolve => server.close(() => resolve()));
-    if (performance.now() > deadlineMs) throw new Error(`another process keeps the lock ${name} for longer than ${timeoutMs} ms`);
+    if (performance.now() > deadlineMs) throw new Error(`another process has the lock ${name}, waited ${timeoutMs} ms for it`);
     await delay(RETRY_MS);
   }
 }
