@@ -1,6 +1,7 @@
 import { decodeBatch, type Event, type Process } from '@tidegate/contracts';
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
@@ -10,7 +11,9 @@ const RECORDS = 3_000;
 const BROKEN_RECORDS = 20_000;
 const EXEC_BYTES = 288; // sizeof(struct tg_exec), data apart
 
-execFileSync('make', ['-s', '-C', FOLDER, 'test-programs']);
+/** Set where programs of another build are to run: sanitizer.test.ts. */
+const PROGRAMS = process.env['TIDEGATE_NATIVE_TEST_PROGRAMS'] ?? join(FOLDER, 'build/test');
+if (!process.env['TIDEGATE_NATIVE_TEST_PROGRAMS']) execFileSync('make', ['-s', '-C', FOLDER, 'test-programs']);
 
 /** Records as bpf/include/tidegate_event.h lays them out, with random content; the same every time. */
 class RecordMaker {
@@ -50,7 +53,7 @@ class RecordMaker {
 }
 
 function encode(records: Buffer[]): { events: Event[]; processes: Process[]; malformed: number } {
-  const { stdout, stderr, status } = spawnSync(`${FOLDER}/build/test/encode_records`, {
+  const { stdout, stderr, status } = spawnSync(join(PROGRAMS, 'encode_records'), {
     input: Buffer.concat(records),
     maxBuffer: 1 << 28,
   });
@@ -79,7 +82,7 @@ function sanitise(bytes: Buffer): string {
 }
 
 test('the tables keep their bounds and forget nothing that is needed', () => {
-  const { status, stderr } = spawnSync(`${FOLDER}/build/test/table_bounds`, { encoding: 'utf8' });
+  const { status, stderr } = spawnSync(join(PROGRAMS, 'table_bounds'), { encoding: 'utf8' });
   assert.equal(status, 0, stderr);
 });
 
