@@ -333,6 +333,7 @@ test('RAW made anew, and a cursor somebody broke, do not stop a node', async () 
 test('a batch waits for its pod, and other nodes do not wait with it', async () => {
   await using stage = await setStage();
   for (const node of ['node-1', 'node-2']) await stage.announceNode(node);
+  await stage.putPod('node-3.uid-other', Pod.encode({ uid: 'uid-other' }).finish());
   await stage.enricher('a');
   await stage.storeBatches('node-1', batchesOf('node-1', 1, 1, ['uid-late']));
   await stage.storeBatches('node-2', batchesOf('node-2', 1, 1));
@@ -348,6 +349,7 @@ test('a batch waits for its pod, and other nodes do not wait with it', async () 
 test('a pod that stays unknown is marked so, and holds up its node once only', async () => {
   await using stage = await setStage();
   await stage.announceNode('node-1');
+  await stage.putPod('node-3.uid-other', Pod.encode({ uid: 'uid-other' }).finish());
   await stage.enricher('a');
   await stage.storeBatches('node-1', batchesOf('node-1', 1, 20, ['uid-never']));
   // Less than twenty waits.

@@ -41,6 +41,7 @@ test('entries that are malformed or too many are refused and counted', () => {
 test('a wait ends when the pod comes, when the time is over, and at once when it was waited for before', async () => {
   const cache = new IdentityCache({ maxPods: 10, maxDestinations: 10, podWaitMs: 30 });
   const { signal } = new AbortController();
+  cache.putPod('other.pod', Pod.encode({ uid: 'pod' }).finish());
   const arriving = cache.waitForPods('node', ['a', 'b'], signal);
   cache.putPod('node.a', Pod.encode({ uid: 'a' }).finish());
   cache.putPod('node.b', Pod.encode({ uid: 'b' }).finish());
@@ -57,7 +58,13 @@ test('a wait ends when the pod comes, when the time is over, and at once when it
 test('an aborted wait ends at once', async () => {
   const cache = new IdentityCache({ maxPods: 10, maxDestinations: 10, podWaitMs: 60_000 });
   const abort = new AbortController();
+  cache.putPod('other.pod', Pod.encode({ uid: 'pod' }).finish());
   const waiting = cache.waitForPods('node', ['a'], abort.signal);
   abort.abort();
   await waiting;
+});
+
+test('without a single pod, as without a gateway, nothing is waited for', async () => {
+  const cache = new IdentityCache({ maxPods: 10, maxDestinations: 10, podWaitMs: 2 ** 31 - 1 });
+  await cache.waitForPods('node', ['a'], new AbortController().signal);
 });
