@@ -49,13 +49,14 @@ static __always_inline void divide_cpu_time(struct tg_exit *record, const struct
 		record->user_ns = total;
 		return;
 	}
-	/* Scaled so that the product of both fits 64 bits. */
-	for (int shift = 0; shift < 32 && ((sampled | total) >> 32); shift++) {
+	/* Scaled so that the product of both fits 64 bits, and back. */
+	__u32 shift = 0;
+	for (; shift < 32 && ((sampled | total) >> 32); shift++) {
 		sampled >>= 1;
 		system >>= 1;
 		total >>= 1;
 	}
-	system = sampled ? system * total / sampled : 0;
+	system = (sampled ? system * total / sampled : 0) << shift;
 	record->system_ns = system;
 	record->user_ns = time->total_ns - system;
 }
