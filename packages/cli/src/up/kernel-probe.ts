@@ -3,7 +3,8 @@ import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { servicePath } from './service-path.ts';
 
-const PROBE_TIMEOUT_MS = 15_000;
+/** On an emulated machine Node.js alone takes ten seconds. */
+const PROBE_TIMEOUT_MS = 60_000;
 const run = promisify(execFile);
 
 export interface KernelProbe {

@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { BUCKETS, STREAMS, type SensorStatus } from '@tidegate/contracts';
+import { BUCKETS, STREAMS, type SensorStatus, type StreamDefinition } from '@tidegate/contracts';
 import { jetstreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import {
@@ -18,7 +18,7 @@ import {
 } from '@tidegate/runtime';
 import type { CommandContext } from '../command.ts';
 import { CONSUMER_USER, embeddedNatsUsers, natsAccess, provideNatsPasswords } from '../nats-access.ts';
-import { durationText, printable } from '../terminal-text.ts';
+import { bytesText, durationText, printable } from '../terminal-text.ts';
 import { startProgram } from './child-process.ts';
 import { startGuardian, type Guardian } from './guardian.ts';
 import { probeKernel } from './kernel-probe.ts';
@@ -26,6 +26,7 @@ import { formatLogLine, type LogFormat } from './log-lines.ts';
 import { requirePorts } from './ports.ts';
 import { takeRunFile } from './run-file.ts';
 import { commandPath, demoCapturePath, servicePath, type ServiceName } from './service-path.ts';
+import { fitStorage } from './storage-budget.ts';
 import { supervise, type RunningProcess, type Supervised } from './supervised.ts';
 
 export interface UpOptions {
@@ -64,8 +65,14 @@ export async function runUp(options: UpOptions, context: CommandContext): Promis
   try {
     await requirePorts(neededPorts(options), runFile.replacedDead ? TAKE_OVER_MS : 0);
     const capture = await chooseCapture(options, context, up.say);
-    if (options.natsUrl === undefined) parts.push(await up.nats());
-    await setUpStreams(natsUrl, up.adminEnv, context.signal, up.say);
+    let streams: readonly StreamDefinition[] = Object.values(STREAMS);
+    if (options.natsUrl === undefined) {
+      const storage = await fitStorage(storeFolder(options));
+      if (storage.isReduced) up.say(`little disk is free: streams keep ${storageText(storage.streams)}`, 'warn');
+      streams = storage.streams;
+      parts.push(await up.nats(storage.maxStoreBytes));
+    }
+    await setUpStreams({ url: natsUrl, env: up.adminEnv, streams, signal: context.signal, say: up.say });
     // Consumers before producers: the first event finds everyone at work. They end the other way round.
     const services: Part[] = [
       ...(hasCluster(context.env) ? [up.gateway] : []),
@@ -176,15 +183,15 @@ function createParts({ options, context, guardian, natsUrl }: PartsOptions) {
             onLine: line => print(part.name, line),
           }),
       }),
-    async nats(): Promise<Supervised> {
+    async nats(maxStoreBytes: number): Promise<Supervised> {
       const program = await provideNatsServer({ env, logger });
       const launch = async (): Promise<RunningProcess> => {
         const server = await startNatsServer({
           program,
-          storeFolder: join(folder, 'nats'),
+          storeFolder: storeFolder(options),
           port: options.natsPort,
           users: embeddedNatsUsers(passwords!),
-          config: { no_auth_user: CONSUMER_USER },
+          config: { no_auth_user: CONSUMER_USER, jetstream: { store_dir: storeFolder(options), max_file_store: maxStoreBytes } },
           logger,
         });
         return {
@@ -198,6 +205,14 @@ function createParts({ options, context, guardian, natsUrl }: PartsOptions) {
       return supervise({ name: 'nats', launch, guardian, onEnd: onEnd('nats') });
     },
   };
+}
+
+function storeFolder({ folder }: UpOptions): string {
+  return join(folder, 'nats');
+}
+
+function storageText(streams: readonly StreamDefinition[]): string {
+  return streams.map(({ name, maxBytes }) => `${name} ${bytesText(maxBytes)}`).join(', ');
 }
 
 function neededPorts({ natsUrl, natsPort, apiPort, healthPort }: UpOptions) {
@@ -216,16 +231,24 @@ async function chooseCapture({ capture }: UpOptions, { env }: CommandContext, sa
   for (const limit of probe.limits) say(limit, 'warn');
   if (probe.ok) return undefined;
   say('The events of this machine cannot be had:', 'warn');
-  for (const fault of probe.missing) say(`  - ${fault}`, 'warn');
+  for (const fault of probe.missing) say(`  - ${fault.split('\n')[0]}`, 'warn');
   say('Playing a recorded capture instead; its events are marked as recorded.', 'warn');
   return demoCapturePath();
 }
 
-async function setUpStreams(url: string, env: NodeJS.ProcessEnv, signal: AbortSignal, say: Say): Promise<void> {
+interface StreamSetup {
+  url: string;
+  env: NodeJS.ProcessEnv;
+  streams: readonly StreamDefinition[];
+  signal: AbortSignal;
+  say: Say;
+}
+
+async function setUpStreams({ url, env, streams, signal, say }: StreamSetup): Promise<void> {
   const reminder = setTimeout(() => say(`waiting for NATS at ${url}`, 'warn'), WAIT_NOTE_MS);
   const nc = await connectAdmin(url, env, signal).finally(() => clearTimeout(reminder));
   try {
-    await ensureStreams(nc, Object.values(STREAMS));
+    await ensureStreams(nc, streams);
     await ensureBuckets(nc, Object.values(BUCKETS));
   } finally {
     await nc.close();

@@ -1,0 +1,52 @@
+/**
+ * Records demo.tgcap anew: boots a Debian kernel in a virtual machine, so that nothing of the machine it is made on gets into the file, runs the whole
+ * pipeline and demo.sh in it, and keeps the batches of demo.sh's cgroup. Run from the repository, built, as root:
+ *
+ *   node_modules/.bin/node packages/cli/captures/record.ts
+ */
+import { writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { findNatsServer, prepareVm, runInVm } from '@tidegate/testkit';
+
+const KERNEL = '6.12';
+const TIMEOUT_MS = 10 * 60_000;
+const MARK = '-----capture-----';
+
+/** Runs in the VM, in the repository's folder. */
+const COMMAND = `
+tidegate=packages/cli/bin/tidegate
+mkdir /sys/fs/cgroup/shop
+export TIDEGATE_ALLOW_CGROUPS=$(stat -c %i /sys/fs/cgroup/shop)
+$tidegate up --data-dir /tmp/data >/tmp/up.log 2>&1 &
+up=$!
+until grep -q 'Tidegate is ready' /tmp/up.log; do sleep 1; kill -0 $up 2>/dev/null || { cat /tmp/up.log; exit 1; }; done
+$tidegate capture --nats nats://127.0.0.1:7422 /tmp/demo.tgcap 2>/tmp/capture.log &
+capture=$!
+until grep -q recording /tmp/capture.log; do sleep 1; kill -0 $capture 2>/dev/null || { cat /tmp/capture.log; exit 1; }; done
+cp packages/cli/captures/demo.sh /tmp/demo.sh
+(echo 0 >/sys/fs/cgroup/shop/cgroup.procs; cd /tmp; exec sh demo.sh)
+sleep 5
+kill -INT $capture
+wait $capture
+$tidegate audit --nats nats://127.0.0.1:7422 || exit 1
+kill -INT $up
+wait $up
+echo '${MARK}'
+base64 /tmp/demo.tgcap
+`;
+
+const obstacle = await prepareVm(KERNEL);
+if (obstacle !== undefined) throw new Error(obstacle);
+const { path } = await findNatsServer();
+const { exitCode, output } = await runInVm(COMMAND, {
+  kernel: KERNEL,
+  timeoutMs: TIMEOUT_MS,
+  memoryMib: 2048,
+  env: { TIDEGATE_NATS_SERVER: path, TIDEGATE_NODE: 'demo', PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+});
+const [log = '', encoded] = output.split(`${MARK}\n`);
+process.stderr.write(log);
+if (exitCode !== 0 || encoded === undefined) throw new Error(`recording ended with status ${exitCode}`);
+const file = fileURLToPath(new URL('demo.tgcap', import.meta.url));
+writeFileSync(file, Buffer.from(encoded, 'base64'));
+process.stderr.write(`${file} is written\n`);
