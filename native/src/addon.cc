@@ -2,6 +2,7 @@
 // The bridge to JavaScript: plain data in, batches out. Arguments were checked in TypeScript.
 #include <bpf/bpf.h>
 #include <napi.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -172,6 +173,7 @@ Napi::Value NativeReader::start(const Napi::CallbackInfo& info) {
   napi_add_env_cleanup_hook(env, environment_ends, this);
   Ref();
   thread_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), "tidegate-reader");  // as ps and perf show it
     reader_->run([this](std::unique_ptr<SealedBatch> batch) { return enqueue(std::move(batch)); });
     const std::lock_guard lock(mutex_);
     if (!abandoned_) queue_.Release();
