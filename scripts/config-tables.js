@@ -14,7 +14,7 @@ export async function staleReadmes() {
   const errorRows = Object.entries(ErrorCatalogue).map(([code, meaning]) => `| \`${code}\` | ${meaning} |`);
   const tables = [['packages/runtime/README.md', 'error-table', ['| code | meaning |', '|---|---|', ...errorRows].join('\n')]];
   for (const file of globSync('services/*/dist/config.js', { cwd: ROOT }).sort()) {
-    const schema = Object.values(await builtModule(file)).find(value => value?.type === 'object' && value.properties !== undefined);
+    const schema = Object.values(await builtModule(file)).find(value => typeof value === 'object');
     tables.push([join(dirname(dirname(file)), 'README.md'), 'config-table', configTable(describeConfig(schema))]);
   }
   return tables.flatMap(([file, marker, table]) => {

@@ -5,29 +5,29 @@ import {
   connectNats,
   ensureBuckets,
   ensureStreams,
+  integer,
   loadConfig,
   NatsRole,
   roleInboxPrefix,
   runService,
 } from '@tidegate/runtime';
-import { Type } from 'typebox';
 
 const { natsUrl, natsUser, natsPassword, natsCredentialsFile, logLevel } = COMMON_SETTINGS;
 const HOUR_MS = 3_600_000;
 const MIB = 1024 ** 2;
 
-const settings = Type.Object({
+const settings = {
   natsUrl,
   natsUser,
   natsPassword,
   natsCredentialsFile,
   logLevel,
-  natsReplicas: Type.Integer({ default: 1, minimum: 1, maximum: 5, description: 'Copies of each stream and bucket in a NATS cluster.' }),
+  natsReplicas: integer({ default: 1, minimum: 1, maximum: 5, description: 'Copies of each stream and bucket in a NATS cluster.' }),
   rawMaxMib: maxMib(STREAMS.raw),
   rawMaxAgeHours: maxAgeHours(STREAMS.raw),
   eventsMaxMib: maxMib(STREAMS.events),
   eventsMaxAgeHours: maxAgeHours(STREAMS.events),
-});
+};
 
 await runService('setup', async ({ logger, env, signal }) => {
   const config = loadConfig(settings, env);
@@ -60,9 +60,9 @@ await runService('setup', async ({ logger, env, signal }) => {
 });
 
 function maxMib({ name, maxBytes }) {
-  return Type.Integer({ default: maxBytes / MIB, minimum: 1, description: `Size of stream ${name}, in MiB; then the oldest messages go.` });
+  return integer({ default: maxBytes / MIB, minimum: 1, description: `Size of stream ${name}, in MiB; then the oldest messages go.` });
 }
 
 function maxAgeHours({ name, maxAgeMs }) {
-  return Type.Integer({ default: maxAgeMs / HOUR_MS, minimum: 1, description: `How long stream ${name} keeps messages, in hours.` });
+  return integer({ default: maxAgeMs / HOUR_MS, minimum: 1, description: `How long stream ${name} keeps messages, in hours.` });
 }

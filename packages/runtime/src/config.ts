@@ -1,15 +1,47 @@
-import { Type, type Static, type TObject, type TProperties, type TSchema } from 'typebox';
-import { Value } from 'typebox/value';
+import { isAbsolute } from 'node:path';
 import { TidegateError } from './errors.ts';
 import { LOG_LEVELS } from './logging.ts';
 
 /**
- * Settings come from the environment alone. A schema is a typebox object with one property for each setting, named with its unit
- * (`lingerMs`); the variable is prefix plus the name in capitals (TIDEGATE_LINGER_MS). Each needs a `description`; it has a `default`, or
- * is required, or is `Type.Optional`. `secret: true` keeps a value out of messages. Values are strings, integers, numbers, booleans, unions of
- * literals, and arrays of these, written with commas.
+ * A setting: what its text in the environment may be, and what holds without one. Made by text(), absolutePath(), integer(), flag(), choice() and the lists.
  */
-export type ConfigSchema = TObject<TProperties>;
+export interface Setting<Value> {
+  readonly description: string;
+  /** Values it takes, for people. */
+  readonly expected: string;
+  /** Used when the variable is not set or empty; undefined: none. */
+  readonly default: Value | undefined;
+  readonly isRequired: boolean;
+  /** Its value stays out of messages. */
+  readonly isSecret: boolean;
+  /** undefined: not a value of this setting. */
+  parse(text: string): Value | undefined;
+}
+
+/**
+ * Settings by name, each named with its unit (`lingerMs`). They come from the environment alone: the variable is prefix plus the name in
+ * capitals (TIDEGATE_LINGER_MS).
+ */
+export type ConfigSchema = Readonly<Record<string, Setting<unknown>>>;
+
+/** The values of a schema's settings. */
+export type Config<Schema extends ConfigSchema> = {
+  readonly [Name in keyof Schema]: Schema[Name] extends Setting<infer Value> ? Value : never;
+};
+
+/** What every setting has. One without a `default` that is not `optional` is required. */
+export interface SettingDetails<Value> {
+  description: string;
+  default?: Value;
+  /** Without the variable the value is undefined. */
+  optional?: boolean;
+  secret?: boolean;
+}
+
+export interface IntegerBounds {
+  minimum?: number;
+  maximum?: number;
+}
 
 export interface LoadConfigOptions {
   /** Default: TIDEGATE_. */
@@ -27,21 +59,69 @@ export interface ConfigRow {
   description: string;
 }
 
+/** What a setting gives: undefined only when it is optional. */
+type Given<Value, Details> = Details extends { optional: true } ? Value | undefined : Value;
+
+interface ValueType<Value> {
+  expected: string;
+  parse(text: string): Value | undefined;
+}
+
 const DEFAULT_PREFIX = 'TIDEGATE_';
 
-/** Settings every service has; spread into the service's own properties. */
+const TEXT: ValueType<string> = { expected: 'text', parse: given => given };
+const ABSOLUTE_PATH: ValueType<string> = { expected: 'an absolute path', parse: given => (isAbsolute(given) ? given : undefined) };
+const FLAG: ValueType<boolean> = {
+  expected: 'true or false',
+  parse: given => (given === 'true' || given === '1' ? true : given === 'false' || given === '0' ? false : undefined),
+};
+
+export function text<const Details extends SettingDetails<string>>(details: Details): Setting<Given<string, Details>> {
+  return setting(TEXT, details);
+}
+
+export function absolutePath<const Details extends SettingDetails<string>>(details: Details): Setting<Given<string, Details>> {
+  return setting(ABSOLUTE_PATH, details);
+}
+
+export function integer<const Details extends SettingDetails<number> & IntegerBounds>(details: Details): Setting<Given<number, Details>> {
+  return setting(integerType(details), details);
+}
+
+/** true or false. */
+export function flag<const Details extends SettingDetails<boolean>>(details: Details): Setting<Given<boolean, Details>> {
+  return setting(FLAG, details);
+}
+
+/** One of some words. */
+export function choice<const Word extends string, const Details extends SettingDetails<NoInfer<Word>>>(
+  words: readonly Word[],
+  details: Details,
+): Setting<Given<Word, Details>> {
+  const type = { expected: `one of ${words.join(', ')}`, parse: (given: string) => words.find(word => word === given) };
+  return setting(type, details);
+}
+
+/** Texts with commas between them; blanks around them do not count, and none is empty. */
+export function textList<const Details extends SettingDetails<string[]>>(details: Details): Setting<Given<string[], Details>> {
+  return setting(listType(TEXT), details);
+}
+
+/** Integers with commas between them. */
+export function integerList<const Details extends SettingDetails<number[]> & IntegerBounds>(
+  details: Details,
+): Setting<Given<number[], Details>> {
+  return setting(listType(integerType(details)), details);
+}
+
+/** Settings every service has; spread into the service's own. */
 export const COMMON_SETTINGS = {
-  natsUrl: Type.String({ default: 'nats://127.0.0.1:4222', description: 'Where NATS is; several addresses with commas.' }),
-  natsUser: Type.Optional(Type.String({ description: 'NATS user.' })),
-  natsPassword: Type.Optional(Type.String({ secret: true, description: "The NATS user's password." })),
-  natsCredentialsFile: Type.Optional(
-    Type.String({ description: 'File with NATS credentials (JWT and seed), instead of user and password.' }),
-  ),
-  logLevel: Type.Union(
-    LOG_LEVELS.map(level => Type.Literal(level)),
-    { default: 'info', description: 'Least level that is logged.' },
-  ),
-  healthHost: Type.String({ default: '127.0.0.1', description: 'Address on which /healthz, /readyz and /metrics are served.' }),
+  natsUrl: text({ default: 'nats://127.0.0.1:4222', description: 'Where NATS is; several addresses with commas.' }),
+  natsUser: text({ optional: true, description: 'NATS user.' }),
+  natsPassword: text({ optional: true, secret: true, description: "The NATS user's password." }),
+  natsCredentialsFile: text({ optional: true, description: 'File with NATS credentials (JWT and seed), instead of user and password.' }),
+  logLevel: choice(LOG_LEVELS, { default: 'info', description: 'Least level that is logged.' }),
+  healthHost: text({ default: '127.0.0.1', description: 'Address on which /healthz, /readyz and /metrics are served.' }),
 } as const;
 
 /** Reads and checks all settings of `schema`. Throws CONFIG_INVALID listing every fault at once. */
@@ -49,39 +129,32 @@ export function loadConfig<Schema extends ConfigSchema>(
   schema: Schema,
   env: NodeJS.ProcessEnv = process.env,
   { prefix = DEFAULT_PREFIX }: LoadConfigOptions = {},
-): Static<Schema> {
-  const values: Record<string, unknown> = {};
+): Config<Schema> {
   const faults: string[] = [];
-  for (const [name, setting] of Object.entries<TSchema>(schema.properties)) {
+  const values = Object.entries(schema).map(([name, { description, expected, default: fallback, isRequired, isSecret, parse }]) => {
     const variable = variableName(prefix, name);
-    const text = env[variable];
-    if (text === undefined || text === '') {
-      if (hasDefault(setting)) values[name] = setting.default;
-      else if (isRequired(schema, name))
-        faults.push(`${variable}: expected ${expectation(setting)}, got nothing (${description(setting)})`);
-      continue;
+    const given = env[variable];
+    if (given === undefined || given === '') {
+      if (isRequired) faults.push(`${variable}: expected ${expected}, got nothing (${description})`);
+      return [name, fallback];
     }
-    const value = parseValue(setting, text);
-    if (value === undefined || !Value.Check(setting, value)) {
-      faults.push(
-        `${variable}: expected ${expectation(setting)}, got ${isSecret(setting) ? 'a value that is not shown' : JSON.stringify(text)}`,
-      );
-    } else {
-      values[name] = value;
-    }
-  }
+    const value = parse(given);
+    if (value === undefined)
+      faults.push(`${variable}: expected ${expected}, got ${isSecret ? 'a value that is not shown' : JSON.stringify(given)}`);
+    return [name, value];
+  });
   if (faults.length > 0) throw new TidegateError('CONFIG_INVALID', `${faults.length} setting(s) are wrong:\n  ${faults.join('\n  ')}`);
-  return values as Static<Schema>;
+  return Object.fromEntries(values) as Config<Schema>;
 }
 
 /** Rows of the configuration table, in the schema's order. */
 export function describeConfig(schema: ConfigSchema, { prefix = DEFAULT_PREFIX }: LoadConfigOptions = {}): ConfigRow[] {
-  return Object.entries<TSchema>(schema.properties).map(([name, setting]) => ({
+  return Object.entries(schema).map(([name, { default: fallback, isRequired, expected, description }]) => ({
     variable: variableName(prefix, name),
-    default: hasDefault(setting) ? String(setting.default) : undefined,
-    required: isRequired(schema, name) && !hasDefault(setting),
-    expected: expectation(setting),
-    description: description(setting),
+    default: fallback === undefined ? undefined : String(fallback),
+    required: isRequired,
+    expected,
+    description,
   }));
 }
 
@@ -95,70 +168,45 @@ export function configTable(rows: readonly ConfigRow[]): string {
   return ['| variable | default | values | what it does |', '|---|---|---|---|', ...lines].join('\n');
 }
 
+function setting<Value, Details extends SettingDetails<NoInfer<Value>>>(
+  { expected, parse }: ValueType<Value>,
+  { description, default: fallback, optional = false, secret = false }: Details,
+): Setting<Given<Value, Details>> {
+  return { description, expected, parse, default: fallback, isRequired: fallback === undefined && !optional, isSecret: secret } as Setting<
+    Given<Value, Details>
+  >;
+}
+
+function integerType({ minimum = -Infinity, maximum = Infinity }: IntegerBounds): ValueType<number> {
+  return {
+    expected: `an integer${boundsText(minimum, maximum)}`,
+    parse(given) {
+      const value = given.trim() === '' ? NaN : Number(given);
+      return Number.isSafeInteger(value) && value >= minimum && value <= maximum ? value : undefined;
+    },
+  };
+}
+
+function listType<Item>({ expected, parse }: ValueType<Item>): ValueType<Item[]> {
+  return {
+    expected: `a list with commas, each ${expected}`,
+    parse(given) {
+      const items = given.split(',').map(item => (item.trim() === '' ? undefined : parse(item.trim())));
+      return items.every(item => item !== undefined) ? items : undefined;
+    },
+  };
+}
+
+function boundsText(minimum: number, maximum: number): string {
+  if (minimum !== -Infinity && maximum !== Infinity) return ` from ${minimum} to ${maximum}`;
+  if (minimum !== -Infinity) return `, at least ${minimum}`;
+  return maximum === Infinity ? '' : `, at most ${maximum}`;
+}
+
 function variableName(prefix: string, name: string): string {
   return prefix + name.replace(/([a-z0-9])([A-Z])/g, '$1_$2').toUpperCase();
 }
 
-/** undefined: not a value of this type. */
-function parseValue(setting: TSchema, text: string): unknown {
-  if ('items' in setting) return text.split(',').map(item => parseValue(setting.items as TSchema, item.trim()));
-  switch (typeName(setting)) {
-    case 'integer':
-    case 'number': {
-      const value = Number(text);
-      return text.trim() === '' || Number.isNaN(value) ? undefined : value;
-    }
-    case 'boolean':
-      return text === 'true' || text === '1' ? true : text === 'false' || text === '0' ? false : undefined;
-    default:
-      return text;
-  }
-}
-
-function expectation(setting: TSchema): string {
-  if ('anyOf' in setting)
-    return `one of ${(setting.anyOf as TSchema[]).map(option => String((option as { const?: unknown }).const)).join(', ')}`;
-  if ('items' in setting) return `a list with commas, each ${expectation(setting.items as TSchema)}`;
-  const { minimum, maximum, pattern, minLength } = setting as { minimum?: number; maximum?: number; pattern?: string; minLength?: number };
-  const type = typeName(setting);
-  switch (type) {
-    case 'integer':
-    case 'number': {
-      const article = type === 'integer' ? 'an integer' : 'a number';
-      if (minimum !== undefined && maximum !== undefined) return `${article} from ${minimum} to ${maximum}`;
-      if (minimum !== undefined) return `${article}, at least ${minimum}`;
-      return maximum === undefined ? article : `${article}, at most ${maximum}`;
-    }
-    case 'boolean':
-      return 'true or false';
-    default:
-      if (pattern !== undefined) return `text matching ${pattern}`;
-      return minLength === undefined ? 'text' : `text of at least ${minLength} character(s)`;
-  }
-}
-
-function typeName(setting: TSchema): string {
-  const { type } = setting as { type?: unknown };
-  return typeof type === 'string' ? type : 'string';
-}
-
-function hasDefault(setting: TSchema): setting is TSchema & { default: unknown } {
-  return 'default' in setting;
-}
-
-function isRequired(schema: ConfigSchema, name: string): boolean {
-  const { required = [] } = schema as { required?: readonly string[] };
-  return required.includes(name);
-}
-
-function isSecret(setting: TSchema): boolean {
-  return (setting as { secret?: boolean }).secret === true;
-}
-
-function description(setting: TSchema): string {
-  return (setting as { description?: string }).description ?? '';
-}
-
-function escapeCell(text: string): string {
-  return text.replaceAll('|', '\\|');
+function escapeCell(cell: string): string {
+  return cell.replaceAll('|', '\\|');
 }

@@ -1,28 +1,27 @@
-import { COMMON_SETTINGS, type ConfigSchema } from '@tidegate/runtime';
-import { Type, type Static } from 'typebox';
+import { COMMON_SETTINGS, integer, text, textList, type Config, type ConfigSchema } from '@tidegate/runtime';
 
 /** Settings of the gateway. Where Kubernetes is comes from KUBECONFIG or the pod's service account, as with every client of it. */
-export const gatewaySettings = Type.Object({
+export const gatewaySettings = {
   ...COMMON_SETTINGS,
-  healthPort: Type.Integer({
+  healthPort: integer({
     default: 7404,
     minimum: 0,
     maximum: 65535,
     description: 'Port of /healthz, /readyz and /metrics; 0: any free one.',
   }),
-  leaseNamespace: Type.String({ default: 'default', description: 'Namespace of the Lease by which replicas choose their leader.' }),
-  leaseName: Type.String({ default: 'tidegate-enforcer-gateway', description: 'Name of that Lease.' }),
-  identity: Type.Optional(Type.String({ minLength: 1, description: 'Name of this replica in the Lease; else host name and process id.' })),
-  lingerMs: Type.Integer({
+  leaseNamespace: text({ default: 'default', description: 'Namespace of the Lease by which replicas choose their leader.' }),
+  leaseName: text({ default: 'tidegate-enforcer-gateway', description: 'Name of that Lease.' }),
+  identity: text({ optional: true, description: 'Name of this replica in the Lease; else host name and process id.' }),
+  lingerMs: integer({
     default: 300_000,
     minimum: 0,
     maximum: 86_400_000,
     description: 'How long what is deleted from the cluster can still be looked up, for events that come late.',
   }),
-  podAnnotations: Type.Array(Type.String(), {
+  podAnnotations: textList({
     default: [],
     description: 'Annotations of pods that events carry; labels are always carried.',
   }),
-}) satisfies ConfigSchema;
+} satisfies ConfigSchema;
 
-export type GatewaySettings = Static<typeof gatewaySettings>;
+export type GatewaySettings = Config<typeof gatewaySettings>;

@@ -1,13 +1,12 @@
-import { COMMON_SETTINGS } from '@tidegate/runtime';
-import { Type } from 'typebox';
+import { COMMON_SETTINGS, integer, type ConfigSchema } from '@tidegate/runtime';
 
 /** Settings of the enricher. */
-export const enricherConfig = Type.Object({
+export const enricherConfig = {
   ...COMMON_SETTINGS,
-  healthPort: Type.Integer({ default: 7403, minimum: 0, maximum: 65_535, description: 'Port of health and metrics; 0: any free one.' }),
-  maxInFlightBytes: Type.Integer({
+  healthPort: integer({ default: 7403, minimum: 0, maximum: 65_535, description: 'Port of health and metrics; 0: any free one.' }),
+  maxInFlightBytes: integer({
     default: 16 * 1024 * 1024,
     minimum: 4 * 1024 * 1024,
     description: 'Bytes of RAW held in memory at most while their outputs are not stored.',
   }),
-});
+} satisfies ConfigSchema;
