@@ -24,6 +24,8 @@ const BUILD_PACKAGES = [
   { name: 'buildah', program: 'buildah' },
   { name: 'mmdebstrap', program: 'mmdebstrap' },
 ];
+/** What the images' base has, besides what these depend on: small, because a node without overlayfs copies it for each container. */
+const BASE_PACKAGES = ['coreutils', 'dash'];
 const REGISTRY = 'localhost/tidegate';
 const TAG = 'checkout';
 const BASE_IMAGE = 'localhost/tidegate-base';
@@ -65,7 +67,8 @@ export async function buildImages(folder: string): Promise<ImageBuild> {
   const archives = {} as Record<ImageName, string>;
   for (const name of IMAGES) {
     const image = `${REGISTRY}/${name}:${TAG}`;
-    await buildah('bud', '--isolation', 'chroot', '--build-arg', `BASE=${BASE_IMAGE}`, '--target', name, '--tag', image, imagesFolder);
+    const options = ['--isolation', 'chroot', '--squash', '--build-arg', `BASE=${BASE_IMAGE}`, '--target', name, '--tag', image];
+    await buildah('bud', ...options, imagesFolder);
     archives[name] = join(folder, `${name}.tar`);
     await buildah('push', image, `docker-archive:${archives[name]}:${image}`);
   }
@@ -73,7 +76,7 @@ export async function buildImages(folder: string): Promise<ImageBuild> {
   return { registry: REGISTRY, tag: TAG, archives };
 }
 
-/** A root file system of this machine's Debian, made once: what debian:<release>-slim is without apt. */
+/** A root file system with glibc and a few commands, of this machine's Debian, made once. */
 async function debianBase(): Promise<string> {
   const release = /^VERSION_CODENAME=(\w+)$/m.exec(readFileSync('/etc/os-release', 'utf8'))?.[1];
   if (release === undefined) throw new Error('expected VERSION_CODENAME in /etc/os-release, as Debian has it');
@@ -83,10 +86,8 @@ async function debianBase(): Promise<string> {
     if (existsSync(path)) return path;
     mkdirSync(cacheFolder(), { recursive: true });
     const partial = join(cacheFolder(), `debian-${release}-partial.tar`);
-    const leftOut = ['/usr/share/doc/*', '/usr/share/man/*', '/usr/share/locale/*', '/usr/share/info/*'].map(
-      path => `--dpkgopt=path-exclude=${path}`,
-    );
-    await execute('mmdebstrap', ['--mode=root', '--variant=essential', ...leftOut, release, partial], {
+    const packages = `--include=${BASE_PACKAGES.join(',')}`;
+    await execute('mmdebstrap', ['--mode=root', '--variant=extract', packages, release, partial], {
       timeout: BUILD_TIMEOUT_MS,
       maxBuffer: OUTPUT_MAX_BYTES,
     });
