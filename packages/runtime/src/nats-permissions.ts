@@ -38,7 +38,8 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
     case 'sensor': {
       const rawSubject = `${RAW_PREFIX}.${node === undefined ? '*' : subjectToken(node)}`;
       const status = `${bucketPrefix(BUCKETS.sensors.name)}${node === undefined ? '*' : nodeKey(node)}`;
-      return allow([rawSubject, status, `$JS.API.DIRECT.GET.${STREAMS.raw.name}.${rawSubject}`], [inbox]);
+      const reads = [`${STREAMS.raw.name}.${rawSubject}`, `${bucketStream(BUCKETS.sensors.name)}.${status}`];
+      return allow([rawSubject, status, ...reads.map(subject => `$JS.API.DIRECT.GET.${subject}`)], [inbox]);
     }
     case 'enricher':
       return allow(

@@ -45,6 +45,9 @@ for (const version of ['new', 'debian'] as const) {
     assert.equal((await publisher.publish(message('tidegate.raw.node-1_example'))).sequence, 1);
     await assert.rejects(publisher.publish(message('tidegate.raw.node-2')), error => hasErrorCode(error, 'PUBLISH_DENIED'));
     await assert.rejects((await new Kvm(sensor).open(BUCKETS.pods.name)).get('n1.uid'), 'a sensor reads no bucket');
+    const statusOf = (token: string) => sensor.request(`$JS.API.DIRECT.GET.KV_sensors.$KV.sensors.${token}`, undefined, { timeout: 500 });
+    assert.equal((await statusOf('node-1_example')).headers?.code, 404);
+    await assert.rejects(statusOf('node-2'), "a sensor reads no other sensor's state");
     await publisher.close();
 
     const enricher = await connectAs(host, server, 'enricher');

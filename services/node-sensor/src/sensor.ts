@@ -17,7 +17,7 @@ import { Reader, readState, type Counters, type Filters, type InitialLoss, type 
 import type { NatsConnection } from '@nats-io/nats-core';
 import { TidegateError, bucketPrefix, createPublisher, type Logger, type Metrics, type Publisher } from '@tidegate/runtime';
 import { createOutbox, type Outbox } from './outbox.ts';
-import { readRawTail, readSettledRawTail, type RawTail } from './raw-tail.ts';
+import { readRawTail, readReportedSequence, readSettledRawTail } from './raw-tail.ts';
 import { registerMetrics } from './sensor-metrics.ts';
 
 export interface SensorDependencies {
@@ -56,8 +56,8 @@ export interface Sensor {
   close(): Promise<void>;
 }
 
-/** Pauses between tries to read RAW's tail while the stream does not answer. */
-const TAIL_RETRY_MS = 500;
+/** Pauses between tries to read what a stream holds of this node while it does not answer. */
+const ASK_RETRY_MS = 500;
 /** Of the 25 s a service has to close. */
 const DRAIN_TIMEOUT_MS = 10_000;
 const STATUS_TIMEOUT_MS = 2_000;
@@ -95,6 +95,8 @@ class NodeSensor implements Sensor {
   #opening: Promise<void> = Promise.resolve();
   #reporting: Promise<void> = Promise.resolve();
   #isReported = false;
+  /** Highest number known to have been given out before this start. */
+  #knownSequence = 0;
   #closing: Promise<void> | undefined;
 
   constructor(deps: SensorDependencies) {
@@ -118,14 +120,15 @@ class NodeSensor implements Sensor {
   async start(signal?: AbortSignal): Promise<void> {
     signal?.addEventListener('abort', () => this.#stop.abort(), { once: true });
     const state = readState(this.#stateFile);
-    let tail: RawTail | undefined;
+    let reported = 0;
     if (state === null) {
       this.#deps.logger.info('first start on this node: asking NATS which numbers were given out before');
-      tail = await this.#rawTail(readRawTail);
+      const tail = await this.#ask(readRawTail);
+      reported = Math.max(await this.#ask(readReportedSequence), tail?.lastSequence ?? 0);
     }
-    const known = Math.max(tail?.lastSequence ?? 0, this.#outbox.acknowledged, this.#outbox.lastSpooled);
-    this.#startReader(state, known + 1);
-    this.#opening = this.#openOutbox(state).catch((error: unknown) => {
+    this.#knownSequence = Math.max(reported, this.#outbox.acknowledged, this.#outbox.lastSpooled, (state?.nextSequence ?? 1) - 1);
+    this.#startReader(state, this.#knownSequence + 1);
+    this.#opening = this.#openOutbox(state, reported).catch((error: unknown) => {
       if (!this.#stop.signal.aborted) throw error;
     });
     this.#reporting = this.#report();
@@ -148,8 +151,11 @@ class NodeSensor implements Sensor {
     this.#stop.abort();
     await this.#reader?.close({ unpin: !this.#deps.keepPins });
     await this.#opening;
+    const isFlowing = this.#publisher?.stats.flowing === true;
     await this.#outbox.close({ drainTimeoutMs: DRAIN_TIMEOUT_MS });
     await this.#reporting;
+    // The highest number, for a start after which neither the folder nor RAW knows it.
+    if (isFlowing) await this.#put(this.#status());
     await this.#nc?.close();
   }
 
@@ -161,10 +167,7 @@ class NodeSensor implements Sensor {
     );
     this.#hooks = this.#reader.start();
     const { pinned, resumed, note } = this.#reader.pinning;
-    logger.info(
-      { boot: this.#boot, firstSequence: Math.max(firstSequence, state?.nextSequence ?? 0), pinned, resumed, note },
-      'reading kernel events',
-    );
+    logger.info({ boot: this.#boot, firstSequence: firstSequence, pinned, resumed, note }, 'reading kernel events');
     for (const { hook, attached, error } of this.#hooks) if (!attached) logger.error({ hook, error }, 'hook is not attached');
     if (!this.#hooks.some(hook => hook.attached)) {
       throw new TidegateError('SENSOR_UNSUPPORTED', 'no hook could be attached', {
@@ -173,10 +176,11 @@ class NodeSensor implements Sensor {
     }
   }
 
-  async #openOutbox(state: SensorState | null): Promise<void> {
+  /** @param reported by an earlier sensor of this node; where RAW has forgotten all of it, it was stored as far as anyone can tell */
+  async #openOutbox(state: SensorState | null, reported: number): Promise<void> {
     const { node, logger, windowBytes } = this.#deps;
     const isMissingSome = state !== null && state.nextSequence - 1 > this.#outbox.acknowledged;
-    const tail = await this.#rawTail(isMissingSome ? readSettledRawTail : readRawTail);
+    const tail = await this.#ask(isMissingSome ? readSettledRawTail : readRawTail);
     const nc = this.#nc!;
     this.#publisher = createPublisher(nc, {
       stream: STREAMS.raw.name,
@@ -184,11 +188,11 @@ class NodeSensor implements Sensor {
       logger,
       lastStoredMessageId: async () => (await readRawTail(nc, node))?.messageId,
     });
-    this.#outbox.open(this.#publisher, tail?.lastSequence ?? 0);
+    this.#outbox.open(this.#publisher, tail?.lastSequence ?? reported);
   }
 
-  /** Waits for NATS and its stream. */
-  async #rawTail(read: (nc: NatsConnection, node: string) => Promise<RawTail | undefined>): Promise<RawTail | undefined> {
+  /** Waits for NATS, its streams and buckets. */
+  async #ask<Answer>(read: (nc: NatsConnection, node: string) => Promise<Answer>): Promise<Answer> {
     const { signal } = this.#stop;
     this.#connecting ??= this.#deps.connect(signal);
     this.#nc = await this.#connecting;
@@ -198,10 +202,10 @@ class NodeSensor implements Sensor {
       try {
         return await read(this.#nc, this.#deps.node);
       } catch (error) {
-        if (!isLogged) this.#deps.logger.warn({ err: error, stream: STREAMS.raw.name }, 'waiting for the stream');
+        if (!isLogged) this.#deps.logger.warn({ err: error }, 'waiting for the streams');
         isLogged = true;
       }
-      await delay(TAIL_RETRY_MS, undefined, { signal });
+      await delay(ASK_RETRY_MS, undefined, { signal });
     }
   }
 
@@ -256,7 +260,7 @@ class NodeSensor implements Sensor {
       reportedAt: new Date().toISOString(),
       hooks: this.#hooks,
       events: counters?.events ?? 0,
-      lastSequence: counters?.lastSequence ?? 0,
+      lastSequence: Math.max(counters?.lastSequence ?? 0, this.#knownSequence),
       lost,
       spool: { bytes, batches, maxBytes },
       recorded: false,

@@ -17,11 +17,11 @@ export interface RawAudit {
 const PAGE_MESSAGES = 500;
 
 /**
- * Reads all of a node's messages and asserts that every number from 1 on is there exactly once, or covered by exactly one loss event, whose
+ * Reads all of a node's messages and asserts that every number from `first` on is there exactly once, or covered by exactly one loss event, whose
  * count is right, and that the messages follow one another without a jump.
  */
-export async function auditRaw(nc: NatsConnection, node: string): Promise<RawAudit> {
-  const audit: RawAudit = { batches: [], present: new Set(), lost: {}, last: 0 };
+export async function auditRaw(nc: NatsConnection, node: string, first = 1): Promise<RawAudit> {
+  const audit: RawAudit = { batches: [], present: new Set(), lost: {}, last: first - 1 };
   const losses: { first: number; last: number; count: number; reason: string }[] = [];
   for await (const message of rawMessages(nc, node)) {
     const range = parseSequences(message.headers!.get(RawHeader.sequences));
@@ -52,7 +52,7 @@ export async function auditRaw(nc: NatsConnection, node: string): Promise<RawAud
     assert.equal(missing, count, `the loss event of ${first}-${last} (${reason}) counts what is missing`);
     audit.lost[reason] = (audit.lost[reason] ?? 0) + missing;
   }
-  for (let sequence = 1; sequence <= audit.last; sequence++) {
+  for (let sequence = first; sequence <= audit.last; sequence++) {
     assert.ok(audit.present.has(sequence) || covered.has(sequence), `number ${sequence} is there or covered`);
   }
   return audit;

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { test } from 'node:test';
 import { BUCKETS, Kind, STREAMS, type EventBatch, type SensorStatus } from '@tidegate/contracts';
 import { probe } from '@tidegate/native';
+import { jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { NatsRole, connectNats, ensureBuckets, ensureStreams, rolePermissions } from '@tidegate/runtime';
@@ -182,6 +183,23 @@ test('sensor killed and restarted mid-storm: the loss covers what is missing, an
   assert.equal(new Set(execs).size, execs.length, 'nothing is there twice');
   assert.ok(count - execs.length <= (lost['sensor_restart'] ?? 0), 'what is missing is counted');
   assert.deepEqual(stormExecs(batches, 'away'), upTo(100), 'the kernel went on recording');
+});
+
+test('a lost folder and a RAW that has forgotten: numbers go on where they were, and nothing is said to be lost', { skip }, async () => {
+  await using bench = await createBench();
+  const first = await bench.startSensor({ TIDEGATE_KEEP_PINS: 'false' });
+  await ready(first);
+  await storm(bench.host, 'first', 20);
+  await first.stop();
+  const { last } = await auditRaw(bench.nc, NODE);
+  await (await jetstreamManager(bench.nc)).streams.purge(STREAMS.raw.name);
+  const second = await bench.startSensor({ TIDEGATE_KEEP_PINS: 'false', TIDEGATE_DATA_DIR: bench.host.folder() });
+  await ready(second);
+  await storm(bench.host, 'second', 20);
+  await second.stop();
+  const { batches, lost } = await auditRaw(bench.nc, NODE, last + 1);
+  assert.deepEqual(stormExecs(batches, 'second'), upTo(20));
+  assert.deepEqual(lost, {});
 });
 
 test('started and killed while NATS is away: nothing spooled is lost', { skip }, async () => {
