@@ -155,7 +155,6 @@ describe('the chart on a cluster', { skip: unavailable }, () => {
   });
 
   test('no event is missing, as `tidegate audit` proves in the pod', async () => {
-    // The end of the range must be enriched: a minute that is over.
     await kubectl('-n', NAMESPACE, 'exec', 'deploy/tidegate-api', '--', 'tidegate', 'audit', '--from', '10m');
   });
 
