@@ -53,6 +53,9 @@ ReaderOptions to_options(const Napi::Object& value) {
   options.state_file = to_string(value.Get("stateFile"));
   options.proc_root = to_string(value.Get("procRoot"));
   options.cgroup_root = to_string(value.Get("cgroupRoot"));
+  options.host_root = to_string(value.Get("hostRoot"));
+  const auto states = value.Get("containerdStates").As<Napi::Array>();
+  for (uint32_t index = 0; index < states.Length(); index++) options.containerd_states.push_back(to_string(states.Get(index)));
   options.first_sequence = to_u64(value.Get("firstSequence"));
   options.batch_max_bytes = to_u64(value.Get("batchMaxBytes"));
   options.linger_ns = static_cast<uint64_t>(value.Get("lingerMs").ToNumber().DoubleValue() * 1e6);
@@ -258,6 +261,7 @@ Napi::Object NativeReader::count(Napi::Env env) {
   set("processesEvicted", own.processes_evicted);
   set("cgroups", own.cgroups);
   set("cgroupsEvicted", own.cgroups_evicted);
+  set("containersNotDescribed", own.containers_not_described);
   set("queueFull", queue_full_);
   set("cpuNs", own.cpu_ns);
   set("lifecycleRecords", kernel.submitted[TG_RING_LIFECYCLE]);

@@ -69,15 +69,20 @@ uint32_t Batch::add_container(uint64_t cgroup_id) {
   container->batch_id = ++last_container_;
   added_containers_.push_back(container);
 
+  cgroups_.describe(*container);
   const ContainerIdentity& identity = container->identity;
+  const ContainerDescription description = container->description.value_or(ContainerDescription());
   ProtobufWriter& out = container_bytes_;
   const size_t body = out.open(BatchField::CONTAINERS);
   out.varint(1, container->batch_id);
   out.bytes(2, identity.container_id);
   out.bytes(3, identity.pod_uid);
-  out.bytes(4, identity.runtime);
+  out.bytes(4, identity.runtime.empty() ? description.runtime : identity.runtime);
   out.varint(5, container->cgroup_id != 0 ? container->cgroup_id : cgroup_id);
   out.bytes(6, identity.path);
+  out.bytes(7, description.name);
+  out.bytes(8, description.image);
+  out.varint(9, description.sandbox);
   out.close(body);
   return container->batch_id;
 }

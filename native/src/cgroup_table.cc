@@ -19,7 +19,8 @@ constexpr size_t DEPTH_MAX = 64;
 
 }  // namespace
 
-CgroupTable::CgroupTable(std::string root) : root_(std::move(root)), root_fd_(open(root_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {}
+CgroupTable::CgroupTable(std::string root, const RuntimeBundles& bundles)
+    : root_(std::move(root)), root_fd_(open(root_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)), bundles_(bundles) {}
 
 CgroupTable::~CgroupTable() {
   if (root_fd_ >= 0) close(root_fd_);
@@ -110,7 +111,16 @@ std::shared_ptr<Container> CgroupTable::container_at(ContainerIdentity identity,
     slot = container;
   }
   if (own) container->cgroup_id = id;
+  // Now, as a container that ends at once takes its bundle along.
+  if (container->description_tries == 0) describe(*container);
   return container;
+}
+
+void CgroupTable::describe(Container& container) {
+  const std::string& id = container.identity.container_id;
+  if (id.empty() || container.description || container.description_tries >= DESCRIPTION_TRIES_MAX) return;
+  container.description = bundles_.find(id);
+  if (!container.description && ++container.description_tries == DESCRIPTION_TRIES_MAX) not_described_++;
 }
 
 std::optional<std::string> CgroupTable::path_by_handle(uint64_t id) const {

@@ -12,11 +12,14 @@
 
 #include "cgroup_path.h"
 #include "records.h"
+#include "runtime_bundles.h"
 
 namespace tidegate {
 
 struct Container {
   ContainerIdentity identity;
+  std::optional<ContainerDescription> description;  // what the runtime says of it; nothing: not found, so far
+  uint32_t description_tries = 0;
   uint64_t cgroup_id = 0;  // of the container's own cgroup; 0 while only nested ones were seen
   std::optional<ProcessKey> first_process;  // the first that loaded an image in it
   uint64_t batch_stamp = 0;  // the batch whose table holds it, as batch_id
@@ -29,8 +32,11 @@ class CgroupTable {
   // Records of a container's processes still come when its cgroup is gone.
   static constexpr uint64_t REMOVED_KEEP_NS = 60'000'000'000;
 
-  // root: where the cgroup2 hierarchy is mounted.
-  explicit CgroupTable(std::string root);
+  // A container's bundle is written before its cgroup is made. These are for a runtime that does it otherwise, or a node without any.
+  static constexpr uint32_t DESCRIPTION_TRIES_MAX = 8;
+
+  // root: where the cgroup2 hierarchy is mounted. bundles outlive this.
+  CgroupTable(std::string root, const RuntimeBundles& bundles);
   ~CgroupTable();
   CgroupTable(const CgroupTable&) = delete;
   CgroupTable& operator=(const CgroupTable&) = delete;
@@ -44,11 +50,15 @@ class CgroupTable {
   // The container of a cgroup; null on the host, and when nothing is known of it. An id not seen yet is looked up in the file system.
   std::shared_ptr<Container> container(uint64_t id);
 
+  // Asks the runtime's files about a container, unless they told or were asked often enough.
+  void describe(Container& container);
+
   // Id of the cgroup that is at this path now; 0: none.
   uint64_t id(const std::string& path) const;
 
   size_t size() const { return cgroups_.size(); }
   uint64_t evicted() const { return evicted_; }
+  uint64_t not_described() const { return not_described_; }
 
  private:
   struct Removed {
@@ -63,11 +73,13 @@ class CgroupTable {
 
   std::string root_;
   int root_fd_;
+  const RuntimeBundles& bundles_;
   std::unordered_map<uint64_t, std::shared_ptr<Container>> cgroups_;  // null: on the host
   std::unordered_map<std::string, std::weak_ptr<Container>> containers_;  // by path of their own cgroup
   std::deque<Removed> removed_;
   std::deque<uint64_t> order_;  // of insertion, for eviction
   uint64_t evicted_ = 0;
+  uint64_t not_described_ = 0;  // containers given up on
 };
 
 }  // namespace tidegate

@@ -20,6 +20,14 @@ export const ReaderLimits = {
   bootMaxBytes: 63,
 } as const;
 
+/** Where containerd keeps its state: alone, and as part of k3s and RKE2, of k0s, and of MicroK8s. */
+export const CONTAINERD_STATES: readonly string[] = [
+  '/run/containerd',
+  '/run/k3s/containerd',
+  '/run/k0s/containerd',
+  '/var/snap/microk8s/common/run/containerd',
+];
+
 /** Events the sensor knows to be lost before the reader starts: they become the first events of its first batch. */
 export interface InitialLoss {
   /** Number of LossReason in the schema. */
@@ -61,6 +69,10 @@ export interface ReaderOptions {
   procRoot: string;
   /** Where the cgroup2 hierarchy is mounted. */
   cgroupRoot: string;
+  /** The host's root folder, to read the container runtime's files in. Default: `/`. */
+  hostRoot?: string;
+  /** State folders of containerd, in the host. Default: CONTAINERD_STATES. */
+  containerdStates?: readonly string[];
   filters: Filters;
   /** zstd at level 1, where it saves a tenth at least. Default: none. */
   compression?: 'none' | 'zstd';
@@ -115,6 +127,8 @@ export interface Counters {
   processesEvicted: number;
   cgroups: number;
   cgroupsEvicted: number;
+  /** Containers the runtime's files told nothing of. */
+  containersNotDescribed: number;
   /** Times a batch found the queue to JavaScript full. */
   queueFull: number;
   /** CPU time of the reader's thread. */
@@ -179,7 +193,8 @@ export class Reader {
   constructor(options: ReaderOptions, onBatch: (batch: NativeBatch) => void) {
     checkOptions(options);
     this.#filters = options.filters;
-    this.#reader = new (loadAddon().NativeReader)({ ...options, compression: options.compression ?? 'none' }, onBatch);
+    const { hostRoot = '/', containerdStates = CONTAINERD_STATES, compression = 'none' } = options;
+    this.#reader = new (loadAddon().NativeReader)({ ...options, hostRoot, containerdStates, compression }, onBatch);
   }
 
   /**
@@ -266,6 +281,10 @@ function checkOptions(options: ReaderOptions): void {
   for (const field of ['objectFile', 'stateFile', 'procRoot', 'cgroupRoot'] as const) {
     faults.check(options[field].startsWith('/'), field, 'an absolute path', options[field]);
   }
+  faults.check(options.hostRoot?.startsWith('/') ?? true, 'hostRoot', 'an absolute path', options.hostRoot);
+  options.containerdStates?.forEach((folder, index) => {
+    faults.check(folder.startsWith('/'), `containerdStates[${index}]`, 'an absolute path', folder);
+  });
   faults.check(
     options.pinDirectory === null || options.pinDirectory.startsWith('/'),
     'pinDirectory',

@@ -59,7 +59,8 @@ void copy_text(char (&target)[SIZE], const std::string& text) {
 Reader::Reader(ReaderOptions options)
     : options_(std::move(options)),
       loader_(options_.loader),
-      cgroups_(options_.cgroup_root),
+      bundles_(options_.host_root, options_.containerd_states),
+      cgroups_(options_.cgroup_root, bundles_),
       batch_(options_.node, options_.boot, processes_, cgroups_),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
@@ -247,6 +248,7 @@ void Reader::handle(const tg_header& record) {
 void Reader::handle_fork(const tg_fork& fork) {
   const ProcessKey& key = fork.header.process;
   const ProcessRef parent_ref = parent_of(fork.parent);
+  const ProcessRef forker_ref = parent_of(fork.forker);
   Process* child = processes_.find(key);
   // The iterator may have met it first; what it read is of a later moment.
   if (child == nullptr) {
@@ -254,11 +256,12 @@ void Reader::handle_fork(const tg_fork& fork) {
     child->origin = Origin::FORK;
     child->uid = fork.header.uid;
     child->cgroup_id = fork.header.cgroup_id;
-    if (const Process* const parent = processes_.get(parent_ref)) {
-      child->image = parent->image;
-      const bool together = cgroups_.container(child->cgroup_id) == cgroups_.container(parent->cgroup_id);
-      child->inside = together && parent->inside;
-      child->entered = together && parent->entered;
+    // Of the process that forked, not of the parent: with CLONE_PARENT, as runc uses it, the parent is another.
+    if (const Process* const forker = processes_.get(forker_ref)) {
+      child->image = forker->image;
+      const bool together = cgroups_.container(child->cgroup_id) == cgroups_.container(forker->cgroup_id);
+      child->inside = together && forker->inside;
+      child->entered = together && forker->entered;
     }
   }
   if (processes_.get(child->parent) == nullptr) processes_.set_parent(*child, parent_ref);
@@ -308,7 +311,7 @@ void Reader::handle_exit(const tg_exit& exit) {
   // Two last threads of a group can both take themselves for the last.
   if (process.exited) return;
   process.exited = true;
-  process.cgroup_id = header.cgroup_id;
+  follow_cgroup(process, header.cgroup_id);
   if (!(header.flags & TG_FLAG_HIDDEN)) append(header, &process);
   processes_.end(process, now_ns_);
 }
@@ -493,12 +496,21 @@ void Reader::synchronise() {
   counters_.synchronisations.fetch_add(1, std::memory_order_relaxed);
 }
 
+// A process may be moved after its image was loaded: its events from then on are its new container's.
+void Reader::follow_cgroup(Process& process, uint64_t cgroup_id) {
+  if (process.cgroup_id == cgroup_id) return;
+  const bool changes = cgroups_.container(process.cgroup_id) != cgroups_.container(cgroup_id);
+  process.cgroup_id = cgroup_id;
+  if (changes && batch_.holds(process)) seal();  // its table entry there names the earlier one
+}
+
 // Tells a container's own processes from those that came in from outside. A container starts when a process loads its first image in it;
 // any later one that loads an image there, without having grown up there, entered.
 void Reader::place_in_container(Process& process, const Process* previous) {
   const std::shared_ptr<Container> container = cgroups_.container(process.cgroup_id);
   process.inside = process.entered = false;
-  if (container == nullptr) return;
+  // A pod's cgroup outside its containers has nothing to enter: monitors of the runtime run there.
+  if (container == nullptr || container->identity.container_id.empty()) return;
   const Process* const parent = processes_.get(process.parent);
   process.inside = true;
   for (const Process* relative : {previous, parent}) {
@@ -539,6 +551,7 @@ void Reader::publish_counters() {
   counters_.processes_evicted.store(processes_.evicted(), std::memory_order_relaxed);
   counters_.cgroups.store(cgroups_.size(), std::memory_order_relaxed);
   counters_.cgroups_evicted.store(cgroups_.evicted(), std::memory_order_relaxed);
+  counters_.containers_not_described.store(cgroups_.not_described(), std::memory_order_relaxed);
   counters_.cpu_ns.store(clock_ns(CLOCK_THREAD_CPUTIME_ID), std::memory_order_relaxed);
 }
 

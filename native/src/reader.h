@@ -23,7 +23,8 @@ namespace tidegate {
 
 struct ReaderOptions {
   LoaderOptions loader;
-  std::string node, boot, state_file, proc_root, cgroup_root;
+  std::string node, boot, state_file, proc_root, cgroup_root, host_root;
+  std::vector<std::string> containerd_states;
   uint64_t first_sequence = 1;
   std::vector<Loss> losses;  // found by the sensor before it started: the first events
   size_t batch_max_bytes = 0;
@@ -37,7 +38,7 @@ struct ReaderCounters {
   std::atomic<uint64_t> last_sequence{0};
   std::atomic<uint64_t> malformed{0}, malformed_in_ring{0}, unknown_processes{0}, synchronisations{0};
   std::atomic<uint64_t> processes{0}, processes_running{0}, processes_evicted{0};
-  std::atomic<uint64_t> cgroups{0}, cgroups_evicted{0};
+  std::atomic<uint64_t> cgroups{0}, cgroups_evicted{0}, containers_not_described{0};
   std::atomic<uint64_t> cpu_ns{0};
 };
 
@@ -100,6 +101,7 @@ class Reader {
   ProcessRef parent_of(const ProcessKey& parent);
   ProcessRef running_parent(const ProcessKey& key);
   void synchronise();
+  void follow_cgroup(Process& process, uint64_t cgroup_id);
   void place_in_container(Process& process, const Process* previous);
   std::shared_ptr<const Image> make_image(const ImageSource& source);
   void publish_counters();
@@ -112,6 +114,7 @@ class Reader {
   bool missed_events_ = false;  // no program was attached between the earlier sensor and this one
   std::optional<RingReader> lifecycle_, data_;
   ProcessTable processes_;
+  const RuntimeBundles bundles_;
   CgroupTable cgroups_;
   Batch batch_;
   std::optional<Compressor> compressor_;

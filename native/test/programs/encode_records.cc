@@ -68,7 +68,8 @@ int main() {
   RingWriter writer;
   RingReader reader(writer.fd(), RING_BYTES);
   ProcessTable processes;
-  CgroupTable cgroups("/nonexistent");
+  const RuntimeBundles bundles("/nonexistent", {});
+  CgroupTable cgroups("/nonexistent", bundles);
   Batch batch("node", "boot", processes, cgroups);
   uint64_t events = 0, malformed = 0;
 

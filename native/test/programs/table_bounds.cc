@@ -115,7 +115,8 @@ void random_use() {
 }
 
 void cgroups() {
-  CgroupTable table("/nonexistent");
+  const RuntimeBundles bundles("/nonexistent", {});
+  CgroupTable table("/nonexistent", bundles);
   const std::string id(64, 'a');
   table.made(1, "/docker/" + id);
   const std::shared_ptr<Container> container = table.container(1);
