@@ -8,4 +8,5 @@ export * from './nats-server.ts';
 export * from './nats.ts';
 export * from './publisher.ts';
 export * from './shutdown.ts';
+export * from './stream-reader.ts';
 export * from './stream-setup.ts';

@@ -126,7 +126,8 @@ class ResumingReader implements StreamReader {
     this.#options = options;
     this.#onClose = onClose;
     this.#isPastLasts = options.start !== 'last-per-subject';
-    if (typeof options.start === 'object' && 'streamSequence' in options.start) this.position = Math.max(0, options.start.streamSequence - 1);
+    if (typeof options.start === 'object' && 'streamSequence' in options.start)
+      this.position = Math.max(0, options.start.streamSequence - 1);
   }
 
   async *read({ follow }: { follow: boolean }): AsyncGenerator<StreamMessage, void, undefined> {
@@ -162,7 +163,6 @@ class ResumingReader implements StreamReader {
   close(): void {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort();
-    this.#consumer?.fail('closed');
     this.#dropConsumer();
     this.#onClose();
   }
@@ -170,12 +170,12 @@ class ResumingReader implements StreamReader {
   async #createConsumer(): Promise<PullConsumer> {
     const { stream, start } = this.#options;
     if (this.#hasStarted) await this.#checkStream();
-    const from = this.#isPastLasts && (this.#hasStarted || start === 'last-per-subject') ? { streamSequence: this.position + 1 } : start;
+    const from = this.#hasStarted && this.#isPastLasts ? { streamSequence: this.position + 1 } : start;
     const info = await this.#manager.consumers.add(stream, consumerConfig({ ...this.#options, start: from }));
     if (!this.#hasStarted && typeof start === 'object' && 'timeMs' in start) this.position = info.delivered.stream_seq;
     this.#hasStarted = true;
-    const consumer = new PullConsumer(this.#nc, this.#manager, info.name, this.#options);
-    if (this.#closing.signal.aborted) consumer.fail('closed');
+    const consumer = new PullConsumer(this.#nc, this.#manager, info.name, { ...this.#options, after: this.position });
+    if (this.#closing.signal.aborted) consumer.close();
     return consumer;
   }
 
@@ -191,12 +191,17 @@ class ResumingReader implements StreamReader {
   }
 }
 
+interface PullOptions extends StreamReaderOptions {
+  /** Stream sequence before the first message. */
+  after: number;
+}
+
 /** One consumer: pulls one window at a time, when all of the one before was taken. After any trouble it is of no use any more. */
 class PullConsumer {
   readonly #nc: NatsConnection;
   readonly #manager: JetStreamManager;
   readonly #name: string;
-  readonly #options: StreamReaderOptions;
+  readonly #options: PullOptions;
   readonly #inbox: string;
   readonly #subscription: Subscription;
   readonly #watchdog: NodeJS.Timeout;
@@ -205,23 +210,27 @@ class PullConsumer {
   #wake: (() => void) | undefined;
   #failure: Error | undefined;
   #delivered = 0;
+  /** Stream sequence of the latest arrival. */
+  #reached: number;
   /** Of the present pull: its replies of status come to `<inbox>.<number>`, those of an earlier one mean nothing any more. */
   #pullNumber = 0;
   #messagesLeft = 0;
   #bytesLeft = 0;
   #received = 0;
-  /** Waiting for its window counts as pulling too. */
+  /** A pull is under way, or waits for its window. */
   #isPulling = false;
+  /** The server has it. */
   #isRequested = false;
   /** The server had no more for now. */
   #isAtEnd = false;
   #follow = false;
 
-  constructor(nc: NatsConnection, manager: JetStreamManager, name: string, options: StreamReaderOptions) {
+  constructor(nc: NatsConnection, manager: JetStreamManager, name: string, options: PullOptions) {
     this.#nc = nc;
     this.#manager = manager;
     this.#name = name;
     this.#options = options;
+    this.#reached = options.after;
     this.#inbox = createInbox(inboxPrefixOf(nc));
     this.#subscription = nc.subscribe(`${this.#inbox}.*`, {
       callback: (error, message) => (error ? this.fail(error.message) : this.#onReply(message)),
@@ -257,6 +266,7 @@ class PullConsumer {
   }
 
   close(): void {
+    this.fail('closed');
     clearTimeout(this.#watchdog);
     if (this.#nc.isClosed()) return;
     this.#subscription.unsubscribe();
@@ -280,7 +290,7 @@ class PullConsumer {
     const { stream, last = Infinity } = this.#options;
     this.#isRequested = true;
     this.#received = 0;
-    this.#messagesLeft = windowBytes === Infinity ? 1 : Math.min(PULL_MESSAGES, last);
+    this.#messagesLeft = windowBytes === Infinity ? 1 : Math.min(PULL_MESSAGES, Math.max(1, last - this.#reached));
     this.#bytesLeft = windowBytes;
     this.#watchdog.refresh();
     const request = {
@@ -299,7 +309,8 @@ class PullConsumer {
   #onReply(message: Msg): void {
     this.#watchdog.refresh();
     if (message.subject.startsWith(this.#inbox)) {
-      if (message.subject.endsWith(`.${this.#pullNumber}`)) this.#onStatus(message.headers?.code ?? 0, message.headers?.description ?? '');
+      if (this.#isRequested && message.subject.endsWith(`.${this.#pullNumber}`))
+        this.#onStatus(message.headers?.code ?? 0, message.headers?.description ?? '');
       return;
     }
     const delivery = parseDelivery(message.reply);
@@ -310,6 +321,7 @@ class PullConsumer {
     this.#bytesLeft -= size;
     this.#received++;
     const { streamSequence, timeNs, pending } = delivery;
+    this.#reached = streamSequence;
     this.#arrived.push({ subject: message.subject, headers: message.headers, data: message.data, streamSequence, timeNs, size, pending });
     if (this.#messagesLeft === 0 || this.#bytesLeft <= 0) this.#endPull();
     this.#wake?.();
@@ -336,7 +348,6 @@ class PullConsumer {
   }
 
   #endPull(): void {
-    if (!this.#isRequested) return;
     this.#isPulling = this.#isRequested = false;
     this.#wake?.();
   }

@@ -1,13 +1,9 @@
 /** Follows the keys of a key-value bucket: first all there are, then every change. */
 import type { BUCKETS } from '@tidegate/contracts';
-import { bucketPrefix, bucketStream } from '@tidegate/runtime';
-import type { JetStreamManager } from '@nats-io/jetstream';
-import type { NatsConnection } from '@nats-io/nats-core';
-import { openStreamReader, type StreamReader } from './stream-reader.ts';
+import { bucketPrefix, bucketStream, type StreamMessage, type StreamReaders } from '@tidegate/runtime';
 
 export interface BucketWatchOptions {
-  nc: NatsConnection;
-  manager: JetStreamManager;
+  readers: StreamReaders;
   bucket: (typeof BUCKETS)[keyof typeof BUCKETS]['name'];
   /** Keys, with wildcards. */
   filter: string;
@@ -17,44 +13,43 @@ export interface BucketWatchOptions {
   keysOnly?: boolean;
   onPut: (key: string, value: Uint8Array, revision: number) => void;
   onDelete: (key: string, revision: number) => void;
+  /** Called once, when watching ended by itself. */
   onTrouble: (reason: string) => void;
+  signal: AbortSignal;
 }
 
 const OPERATION_HEADER = 'KV-Operation';
-const WINDOW_BYTES = 4 * 1024 * 1024;
 
-/** Resolves when all keys there were at the start have been reported. */
-export async function watchBucket(options: BucketWatchOptions): Promise<StreamReader> {
-  const { nc, manager, bucket, filter, after = 0, keysOnly = false, onPut, onDelete, onTrouble } = options;
+/**
+ * Resolves when all keys there were at the start have been reported.
+ * @throws {TidegateError} STREAM_UNAVAILABLE
+ */
+export async function watchBucket(options: BucketWatchOptions): Promise<void> {
+  const { readers, bucket, filter, after = 0, keysOnly = false, onPut, onDelete, onTrouble, signal } = options;
   const prefix = bucketPrefix(bucket);
   const stream = bucketStream(bucket);
   // A bucket that was made anew counts from 1 again.
-  const isContinued = after > 0 && (await manager.streams.info(stream)).state.last_seq >= after;
-  const caughtUp = Promise.withResolvers<void>();
-  let left = Infinity;
-  let received = 0;
-  const reader = await openStreamReader({
-    nc,
-    manager,
+  const isContinued = after > 0 && (await readers.bounds(stream)).last >= after;
+  const reader = readers.open({
     stream,
-    filter: prefix + filter,
-    from: isContinued ? after + 1 : 'last-per-subject',
-    windowBytes: () => WINDOW_BYTES,
+    start: isContinued ? { streamSequence: after + 1 } : 'last-per-subject',
+    subjects: [prefix + filter],
     headersOnly: keysOnly,
-    onMessage: message => {
-      const key = message.subject.slice(prefix.length);
-      const operation = message.headers?.get(OPERATION_HEADER) ?? '';
-      if (operation === 'DEL' || operation === 'PURGE') onDelete(key, message.streamSequence);
-      else onPut(key, message.data, message.streamSequence);
-      if (++received >= left || message.pending === 0) caughtUp.resolve();
-    },
-    onTrouble: reason => {
-      caughtUp.reject(new Error(`reading bucket ${bucket}: ${reason}`));
-      onTrouble(reason);
-    },
+    maxAttempts: 1,
   });
-  left = reader.pendingAtStart;
-  if (received >= left) caughtUp.resolve();
-  await caughtUp.promise;
-  return reader;
+  if (signal.aborted) reader.close();
+  else signal.addEventListener('abort', () => reader.close(), { once: true });
+  const report = async (messages: AsyncIterable<StreamMessage>) => {
+    for await (const { subject, headers, data, streamSequence } of messages) {
+      const key = subject.slice(prefix.length);
+      const operation = headers?.get(OPERATION_HEADER) ?? '';
+      if (operation === 'DEL' || operation === 'PURGE') onDelete(key, streamSequence);
+      else onPut(key, data, streamSequence);
+    }
+  };
+  await report(reader.read({ follow: false }));
+  report(reader.read({ follow: true })).catch((error: unknown) => {
+    reader.close();
+    onTrouble(`reading bucket ${bucket}: ${error instanceof Error ? error.message : String(error)}`);
+  });
 }

@@ -5,8 +5,16 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { BUCKETS, RAW_PREFIX, STREAMS } from '@tidegate/contracts';
-import { createPublisher, type Closable, type Logger, type Metrics, type Publisher } from '@tidegate/runtime';
-import { jetstream, jetstreamManager, type JetStreamClient, type JetStreamManager } from '@nats-io/jetstream';
+import {
+  createPublisher,
+  createStreamReaders,
+  type Closable,
+  type Logger,
+  type Metrics,
+  type Publisher,
+  type StreamReaders,
+} from '@tidegate/runtime';
+import { jetstream } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { ownerOf } from './assignment.ts';
 import { watchBucket } from './bucket-watch.ts';
@@ -55,8 +63,7 @@ export function createEnricher(deps: EnricherDeps): Enricher {
 
 /** What belongs to one connection. */
 interface Epoch {
-  client: JetStreamClient;
-  manager: JetStreamManager;
+  readers: StreamReaders;
   members: Membership;
   cursors: CursorStore;
   events: Publisher;
@@ -148,16 +155,16 @@ class SharingEnricher implements Enricher {
     const { nc, logger, id } = this.#deps;
     const abort = new AbortController();
     try {
-      const manager = await jetstreamManager(nc, { checkAPI: false });
+      const readers = await createStreamReaders(nc);
+      abort.signal.addEventListener('abort', () => readers.close(), { once: true });
       const client = jetstream(nc);
       void watchConnection(nc, abort.signal, onTrouble);
-      await this.#watch(manager, abort.signal, onTrouble);
-      const members = await joinMembers({ nc, client, manager, id, signal: abort.signal, onTrouble });
+      await this.#watch(readers, abort.signal, onTrouble);
+      const members = await joinMembers({ client, readers, id, signal: abort.signal, onTrouble });
       return {
-        client,
-        manager,
+        readers,
         members,
-        cursors: new CursorStore(client, manager),
+        cursors: new CursorStore(client, readers.manager),
         events: createPublisher(nc, { stream: STREAMS.events.name, logger }),
         deadLetters: createPublisher(nc, { stream: STREAMS.deadLetter.name, logger }),
         abort,
@@ -168,10 +175,9 @@ class SharingEnricher implements Enricher {
     }
   }
 
-  async #watch(manager: JetStreamManager, signal: AbortSignal, onTrouble: (reason: string) => void): Promise<void> {
-    const { nc } = this.#deps;
-    const common = { nc, manager, filter: '>', onTrouble };
-    const readers = await Promise.all([
+  async #watch(readers: StreamReaders, signal: AbortSignal, onTrouble: (reason: string) => void): Promise<void> {
+    const common = { readers, filter: '>', signal, onTrouble };
+    await Promise.all([
       watchBucket({
         ...common,
         bucket: BUCKETS.pods.name,
@@ -207,8 +213,6 @@ class SharingEnricher implements Enricher {
         onDelete: () => undefined,
       }),
     ]);
-    if (signal.aborted) for (const reader of readers) reader.close();
-    else signal.addEventListener('abort', () => readers.forEach(reader => reader.close()));
   }
 
   /** Takes and gives nodes as members come and go. Returns why it ended. */
@@ -229,8 +233,8 @@ class SharingEnricher implements Enricher {
     return reason ?? 'stopping';
   }
 
-  async #scanNodes({ manager }: Epoch): Promise<void> {
-    const { state } = await manager.streams.info(STREAMS.raw.name, { subjects_filter: `${RAW_PREFIX}.*` });
+  async #scanNodes({ readers }: Epoch): Promise<void> {
+    const { state } = await readers.manager.streams.info(STREAMS.raw.name, { subjects_filter: `${RAW_PREFIX}.*` });
     for (const subject of Object.keys(state.subjects ?? {})) this.#nodes.add(subject.slice(RAW_PREFIX.length + 1));
   }
 
@@ -249,7 +253,7 @@ class SharingEnricher implements Enricher {
     const startedAtMs = performance.now();
     const session = startNodeSession(node, {
       nc,
-      manager: epoch.manager,
+      readers: epoch.readers,
       events: epoch.events,
       deadLetters: epoch.deadLetters,
       cursors: epoch.cursors,

@@ -4,16 +4,14 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { BUCKETS } from '@tidegate/contracts';
-import { bucketPrefix } from '@tidegate/runtime';
-import type { JetStreamClient, JetStreamManager } from '@nats-io/jetstream';
-import { headers, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core';
+import { bucketPrefix, type StreamReaders } from '@tidegate/runtime';
+import type { JetStreamClient } from '@nats-io/jetstream';
+import { headers, type MsgHdrs } from '@nats-io/nats-core';
 import { watchBucket } from './bucket-watch.ts';
-import type { StreamReader } from './stream-reader.ts';
 
 export interface MembershipOptions {
-  nc: NatsConnection;
   client: JetStreamClient;
-  manager: JetStreamManager;
+  readers: StreamReaders;
   /** This enricher's own id: one subject token. */
   id: string;
   signal: AbortSignal;
@@ -47,7 +45,7 @@ interface Sighting {
 
 /** Announces this enricher and learns of the others; resolves when both are done. */
 export async function joinMembers(options: MembershipOptions): Promise<Membership> {
-  const { nc, client, manager, id, signal, onTrouble } = options;
+  const { client, readers, id, signal, onTrouble } = options;
   const startedAt = new Date().toISOString();
   const seen = new Map<string, Sighting>();
   let announcedAtMs = -Infinity;
@@ -85,16 +83,15 @@ export async function joinMembers(options: MembershipOptions): Promise<Membershi
   const hasLease = () => performance.now() - announcedAtMs < LEASE_MS;
 
   await announce();
-  const reader: StreamReader = await watchBucket({
-    nc,
-    manager,
+  await watchBucket({
+    readers,
+    signal,
     bucket: BUCKETS.enrichers.name,
     filter: `${MEMBER_PREFIX}*`,
     onPut: (key, _value, revision) => seen.set(key.slice(MEMBER_PREFIX.length), { atMs: performance.now(), revision }),
     onDelete: key => seen.delete(key.slice(MEMBER_PREFIX.length)),
-    onTrouble: reason => onTrouble(`members: ${reason}`),
+    onTrouble,
   });
-  signal.addEventListener('abort', () => reader.close());
   void keepAnnouncing();
 
   return {

@@ -4,9 +4,8 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { BatchError, DEAD_LETTER_PREFIX, LossReason, RAW_PREFIX, STREAMS, tokenName } from '@tidegate/contracts';
-import type { Logger, Publisher } from '@tidegate/runtime';
-import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
+import type { Logger, Publisher, StreamMessage, StreamReader, StreamReaders } from '@tidegate/runtime';
 import { CursorConflict, type Cursor, type CursorStore } from './cursor-store.ts';
 import type { FlowBudget } from './flow-budget.ts';
 import type { IdentityCache } from './identity-cache.ts';
@@ -15,11 +14,10 @@ import type { Membership } from './membership.ts';
 import type { EnricherMetrics } from './metrics.ts';
 import { decodedPayload, PoisonError, PoisonReason, readBatch, sequencesOf, type SequenceRange } from './raw-message.ts';
 import type { Output, Splicer } from './splice.ts';
-import { openStreamReader, type StreamMessage, type StreamReader } from './stream-reader.ts';
 
 export interface NodeSessionDeps {
   nc: NatsConnection;
-  manager: JetStreamManager;
+  readers: StreamReaders;
   /** To EVENTS, and to DEADLETTER: closed by their owner when the connection is lost, which ends every session. */
   events: Publisher;
   deadLetters: Publisher;
@@ -90,8 +88,6 @@ class Session implements NodeSession {
   /** Bytes of the budget that this session holds. */
   #heldBytes = 0;
 
-  /** Read and not processed yet, from #queueHead on. Bounded by the reader's window. */
-  #queue: StreamMessage[] = [];
   #isProcessing = false;
   /** Processed and not stored yet, oldest first. */
   readonly #pending: PendingBatch[] = [];
@@ -140,26 +136,25 @@ class Session implements NodeSession {
   async #start(): Promise<void> {
     const cursor = await this.#acquire();
     if (!cursor) return;
-    const { nc, manager, budget, windowBytes } = this.#deps;
+    const { readers, budget, windowBytes } = this.#deps;
     this.#stored = this.#processed = this.#written = cursor;
-    const reader = await openStreamReader({
-      nc,
-      manager,
+    if (this.#abort.signal.aborted || this.#releasing) return;
+    this.#reader = readers.open({
       stream: STREAMS.raw.name,
-      filter: this.#subject,
-      from: cursor.streamSequence + 1,
-      windowBytes,
-      grant: () => budget.room(),
-      onMessage: message => this.#onMessage(message),
-      onTrouble: reason => this.#fail(new Error(`reading RAW: ${reason}`)),
+      subjects: [this.#subject],
+      start: { streamSequence: cursor.streamSequence + 1 },
+      windowBytes: async () => {
+        await budget.room();
+        return windowBytes();
+      },
+      maxAttempts: 1,
     });
-    if (this.#abort.signal.aborted || this.#releasing) reader.close();
-    else this.#reader = reader;
+    this.#read(this.#reader).catch((error: unknown) => this.#fail(error));
   }
 
   /** Makes this enricher the owner, once no other living one is. Undefined: the session ended before. */
   async #acquire(): Promise<Cursor | undefined> {
-    const { cursors, members, owner, manager } = this.#deps;
+    const { cursors, members, owner, readers } = this.#deps;
     const { signal } = this.#abort;
     while (!signal.aborted && !this.#releasing) {
       const { cursor: found, revision } = await cursors.read(this.#nodeToken);
@@ -169,7 +164,7 @@ class Session implements NodeSession {
       }
       const cursor = { ...(found ?? { streamSequence: 0, batch: 0, boot: '', lastSequence: 0 }), owner };
       // A RAW that was made anew counts from 1 again.
-      if (cursor.streamSequence > (await manager.streams.info(STREAMS.raw.name)).state.last_seq) cursor.streamSequence = 0;
+      if (cursor.streamSequence > (await readers.bounds(STREAMS.raw.name)).last) cursor.streamSequence = 0;
       try {
         this.#revision = await cursors.write(this.#nodeToken, cursor, revision);
         return cursor;
@@ -180,33 +175,21 @@ class Session implements NodeSession {
     return undefined;
   }
 
-  #onMessage(message: StreamMessage): void {
+  async #read(reader: StreamReader): Promise<void> {
     const { budget, metrics } = this.#deps;
-    if (this.#abort.signal.aborted) return;
-    budget.take(message.size);
-    this.#heldBytes += message.size;
-    metrics.batchesRead.inc();
-    metrics.bytesRead.inc(message.size);
-    this.#queue.push(message);
-    if (!this.#isProcessing) {
+    for await (const message of reader.read({ follow: true })) {
+      if (this.#abort.signal.aborted || this.#releasing) return;
+      budget.take(message.size);
+      this.#heldBytes += message.size;
+      metrics.batchesRead.inc();
+      metrics.bytesRead.inc(message.size);
       this.#isProcessing = true;
-      this.#processQueue().catch((error: unknown) => this.#fail(error));
+      await this.#process(message);
+      this.#isProcessing = false;
+      if (this.#abort.signal.aborted) return;
+      metrics.lag.set({ node: this.#nodeToken }, message.pending);
+      if (this.#pending.length === 0) this.#drained?.();
     }
-  }
-
-  async #processQueue(): Promise<void> {
-    while (this.#queue.length > 0) {
-      const messages = this.#queue;
-      this.#queue = [];
-      for (const message of messages) {
-        if (this.#abort.signal.aborted) return;
-        await this.#process(message);
-      }
-      const last = messages[messages.length - 1]!;
-      this.#deps.metrics.lag.set({ node: this.#nodeToken }, last.pending + this.#queue.length);
-    }
-    this.#isProcessing = false;
-    if (this.#pending.length === 0) this.#drained?.();
   }
 
   #giveBack(bytes: number): void {
@@ -410,7 +393,6 @@ class Session implements NodeSession {
     this.#abort.abort();
     clearTimeout(this.#writeTimer);
     this.#reader?.close();
-    this.#queue = [];
     this.#pending.length = 0;
     this.#giveBack(this.#heldBytes);
     this.#deps.metrics.lag.remove({ node: this.#nodeToken });

@@ -17,17 +17,18 @@ import {
   bucketPrefix,
   connectNats,
   createMetrics,
+  createStreamReaders,
   ensureBuckets,
   ensureStreams,
   NatsRole,
   roleInboxPrefix,
   rolePermissions,
+  type StreamMessage,
 } from '@tidegate/runtime';
 import { createHost, startNatsServer, testLogger, waitFor, type Host, type TestNatsOptions, type TestNatsServer } from '@tidegate/testkit';
 import { jetstream, jetstreamManager, type JetStreamClient, type JetStreamManager } from '@nats-io/jetstream';
 import type { MsgHdrs, NatsConnection } from '@nats-io/nats-core';
 import { createEnricher, type Enricher } from '../src/enricher.ts';
-import { openStreamReader, type StreamMessage } from '../src/stream-reader.ts';
 import type { RawBatch } from './batches.ts';
 
 export interface Stage {
@@ -88,23 +89,12 @@ export async function setStage(options: TestNatsOptions = {}): Promise<Stage> {
   const manager = await jetstreamManager(nc);
   const client = jetstream(nc);
 
+  const readers = await createStreamReaders(nc);
+
   async function read(stream: string): Promise<StreamMessage[]> {
+    const reader = readers.open({ stream, start: { streamSequence: 1 } });
     const messages: StreamMessage[] = [];
-    const done = Promise.withResolvers<void>();
-    const reader = await openStreamReader({
-      nc,
-      manager,
-      stream,
-      filter: '>',
-      from: 1,
-      windowBytes: () => 8 * 1024 * 1024,
-      onMessage: message => {
-        messages.push(message);
-        if (message.pending === 0) done.resolve();
-      },
-      onTrouble: reason => done.reject(new Error(reason)),
-    });
-    if (reader.pendingAtStart > 0) await done.promise;
+    for await (const message of reader.read({ follow: false })) messages.push(message);
     reader.close();
     return messages;
   }
