@@ -57,9 +57,10 @@ _Static_assert(sizeof(struct tg_header) == 56, "tg_header layout");
 
 struct tg_fork {
 	struct tg_header header;
-	struct tg_process_key parent;
+	struct tg_process_key parent; /* real_parent */
+	struct tg_process_key forker; /* who called clone; with CLONE_PARENT not the parent */
 };
-_Static_assert(sizeof(struct tg_fork) == 80, "tg_fork layout");
+_Static_assert(sizeof(struct tg_fork) == 104, "tg_fork layout");
 
 #define TG_ARGUMENTS_MAX 16384 /* bytes of argv kept; longer is cut and flagged */
 #define TG_PATH_MAX 4096

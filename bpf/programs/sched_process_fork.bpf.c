@@ -25,6 +25,7 @@ int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct 
 		return 0;
 	tg_process_header(&record->header, child);
 	tg_process_key(&record->parent, child->real_parent);
+	tg_process_key(&record->forker, parent);
 	tg_submit(TG_RING_LIFECYCLE, record);
 	return 0;
 }

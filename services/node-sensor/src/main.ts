@@ -46,6 +46,8 @@ await runService('node-sensor', async ({ logger, env, signal }) => {
         queueMaxBatches: config.queueMaxBatches,
         procRoot: config.procRoot,
         cgroupRoot: cgroupRoot(config),
+        hostRoot: config.hostRoot,
+        containerdStates: config.containerdStates,
         compression: config.compression,
         filters: filtersOf(config),
       },

@@ -24,6 +24,11 @@ export function registerMetrics(metrics: Metrics, { outbox, counters, publisher 
   observedCounter('processes_evicted', 'Processes forgotten early because the table was full.', () => counters()?.processesEvicted ?? 0);
   gauge('processes', 'Processes in the table.', { read: () => counters()?.processes ?? 0 });
   gauge('cgroups', 'Cgroups in the table.', { read: () => counters()?.cgroups ?? 0 });
+  observedCounter(
+    'containers_not_described',
+    "Containers without name and image because the runtime's files told nothing of them.",
+    () => counters()?.containersNotDescribed ?? 0,
+  );
   observedCounters('ring_lost_events', 'Events the kernel had no room for in a ring, since the programs were loaded.', 'kind', () =>
     byKindName(counters()?.lostByKind),
   );

@@ -41,6 +41,8 @@ export interface SensorDependencies {
     | 'queueMaxBatches'
     | 'procRoot'
     | 'cgroupRoot'
+    | 'hostRoot'
+    | 'containerdStates'
     | 'compression'
   > & { filters: Filters };
   /** Leave the programs recording after close(). */
