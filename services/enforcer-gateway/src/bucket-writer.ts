@@ -4,8 +4,9 @@
  * marker for those who follow the bucket, and the marker goes too, since otherwise every pod that ever lived would leave one.
  */
 import { AckPolicy, DeliverPolicy, jetstream, jetstreamManager } from '@nats-io/jetstream';
-import { headers, nanos, nuid, type NatsConnection } from '@nats-io/nats-core';
+import { headers, nanos, nuid, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core';
 import { bucketPrefix, bucketStream, type Logger } from '@tidegate/runtime';
+import { openAckWindow } from './ack-window.ts';
 
 /** What a bucket should hold. */
 export interface BucketContents {
@@ -28,8 +29,9 @@ export interface BucketWriter {
   touch(key: string): void;
   /** Compares the whole bucket with what it should hold, and keeps it so from then on. Called again, it compares anew. */
   start(): void;
-  /** Writes nothing any more. */
+  /** Writes nothing any more, until start(). */
   stop(): void;
+  close(): void;
   readonly stats: Readonly<BucketWriterStats>;
 }
 
@@ -46,7 +48,6 @@ export interface BucketWriterStats {
 }
 
 const WRITES_AT_ONCE = 128;
-const WRITE_TIMEOUT_MS = 2_000;
 const RETRY_MS = 500;
 const SWEEP_MS = 500;
 /** Above it the oldest go at once: 100 deleted pods a second for half an hour. */
@@ -58,6 +59,7 @@ const OPERATION_HEADER = 'KV-Operation';
 
 export function createBucketWriter({ nc, bucket, contents, lingerMs, logger }: BucketWriterOptions): BucketWriter {
   const js = jetstream(nc);
+  const acks = openAckWindow(nc);
   const managing = jetstreamManager(nc, { checkAPI: false });
   const stream = bucketStream(bucket);
   const prefix = bucketPrefix(bucket);
@@ -75,52 +77,70 @@ export function createBucketWriter({ nc, bucket, contents, lingerMs, logger }: B
   let isPaused = false;
   let sweeper: NodeJS.Timeout | undefined;
 
-  const write = async (key: string): Promise<void> => {
+  /** What a write has failed with; everything pauses before it is tried again. */
+  const onFailure = (error: unknown) => {
+    stats.failed++;
+    if (isPaused || !isRunning) return;
+    isPaused = true;
+    logger.warn({ bucket, err: error }, 'bucket could not be written, trying again');
+    setTimeout(() => {
+      isPaused = false;
+      pump();
+    }, RETRY_MS).unref();
+  };
+
+  const send = (key: string, value: Uint8Array, header: MsgHdrs | undefined, onStored: () => void, onRefused: () => void) => {
+    const ownRun = run;
+    inFlight.add(key);
+    acks.publish(prefix + key, value, header, error => {
+      inFlight.delete(key);
+      if (ownRun !== run) return pump();
+      if (error) {
+        onRefused();
+        onFailure(error);
+      } else onStored();
+      pump();
+    });
+  };
+
+  const write = (key: string) => {
     const value = contents.get(key);
     if (value !== undefined) {
       lingering.delete(key);
       markers.delete(key);
-      await js.publish(prefix + key, value, { timeout: WRITE_TIMEOUT_MS });
-      held.add(key);
-      stats.written++;
+      const onStored = () => {
+        held.add(key);
+        stats.written++;
+      };
+      send(key, value, undefined, onStored, () => dirty.add(key));
     } else if (held.has(key) && !lingering.has(key)) {
       lingering.set(key, performance.now() + lingerMs);
-      if (lingering.size > LINGERING_MAX) await removeEntry(lingering.keys().next().value!);
+      // The next sweep takes the oldest.
+      if (lingering.size > LINGERING_MAX) lingering.set(lingering.keys().next().value!, 0);
     }
   };
 
-  const removeEntry = async (key: string): Promise<void> => {
+  const removeEntry = (key: string, dueMs: number) => {
     lingering.delete(key);
     const marker = headers();
     marker.set(OPERATION_HEADER, 'DEL');
-    await js.publish(prefix + key, new Uint8Array(), { headers: marker, timeout: WRITE_TIMEOUT_MS });
-    held.delete(key);
-    markers.set(key, performance.now() + lingerMs);
-    stats.deleted++;
+    const onStored = () => {
+      held.delete(key);
+      markers.set(key, performance.now() + lingerMs);
+      stats.deleted++;
+    };
+    send(key, new Uint8Array(), marker, onStored, () => lingering.set(key, dueMs));
   };
 
-  const removeMarker = async (key: string): Promise<void> => {
+  const removeMarker = async (key: string, dueMs: number): Promise<void> => {
+    const ownRun = run;
     markers.delete(key);
-    const manager = await managing;
-    await manager.streams.purge(stream, { filter: prefix + key });
-  };
-
-  /** Runs one write; a failed one is due again after a pause of all. */
-  const attempt = async (key: string, action: (key: string) => Promise<void>, retry: () => void): Promise<void> => {
     inFlight.add(key);
     try {
-      await action(key);
+      await (await managing).streams.purge(stream, { filter: prefix + key });
     } catch (error) {
-      stats.failed++;
-      retry();
-      if (!isPaused && isRunning) {
-        isPaused = true;
-        logger.warn({ bucket, err: error }, 'bucket could not be written, trying again');
-        setTimeout(() => {
-          isPaused = false;
-          pump();
-        }, RETRY_MS).unref();
-      }
+      if (ownRun === run) markers.set(key, dueMs);
+      onFailure(error);
     } finally {
       inFlight.delete(key);
       pump();
@@ -132,22 +152,20 @@ export function createBucketWriter({ nc, bucket, contents, lingerMs, logger }: B
     for (const key of dirty) {
       if (inFlight.has(key)) continue;
       dirty.delete(key);
-      void attempt(key, write, () => dirty.add(key));
+      write(key);
       if (inFlight.size >= WRITES_AT_ONCE) return;
     }
   };
 
   const sweep = () => {
-    if (!stats.isReconciled || isPaused) return;
     const nowMs = performance.now();
-    for (const [due, action] of [
+    for (const [due, remove] of [
       [lingering, removeEntry],
       [markers, removeMarker],
     ] as const) {
       for (const [key, dueMs] of due) {
-        if (dueMs > nowMs || inFlight.size >= WRITES_AT_ONCE) break;
-        if (inFlight.has(key) || dirty.has(key)) continue;
-        void attempt(key, action, () => due.set(key, dueMs));
+        if (!stats.isReconciled || isPaused || dueMs > nowMs || inFlight.size >= WRITES_AT_ONCE) break;
+        if (!inFlight.has(key) && !dirty.has(key)) void remove(key, dueMs);
       }
     }
   };
@@ -225,6 +243,10 @@ export function createBucketWriter({ nc, bucket, contents, lingerMs, logger }: B
       if (!isRunning) return;
       dirty.add(key);
       pump();
+    },
+    close() {
+      stop();
+      acks.close();
     },
     start() {
       stop();

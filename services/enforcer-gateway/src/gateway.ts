@@ -103,7 +103,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     isClosed = true;
     // The lease first: the replica that takes over may start while this one lets go of the rest.
     await election?.close();
-    for (const writer of writers) writer.stop();
+    for (const writer of writers) writer.close();
     pods.close();
     await Promise.all(reflectors.map(reflector => reflector.close()));
   };

@@ -1,4 +1,5 @@
 import { hostname } from 'node:os';
+import { setFlagsFromString } from 'node:v8';
 import {
   NatsRole,
   TidegateError,
@@ -12,6 +13,9 @@ import {
 import { createGateway } from './gateway.ts';
 import { createKubernetesApi, findKubernetes } from './kubernetes-api.ts';
 import { gatewaySettings } from './config.ts';
+
+// Of a pod's 8 KB of JSON 1 KB stays, and V8 would rather let the rest pile up: at 100,000 pods 506 MB without this, 300 MB with it.
+setFlagsFromString('--optimize-for-size');
 
 await runService('enforcer-gateway', async ({ logger, env, signal }) => {
   const settings = loadConfig(gatewaySettings, env);

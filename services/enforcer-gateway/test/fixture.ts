@@ -150,7 +150,8 @@ export async function startFixture(options: ClusterOptions = {}): Promise<Fixtur
     bucketMessages: async bucket => (await manager.streams.info(bucketStream(bucket))).state.messages,
     async createNamespace(name) {
       await core.createNamespace({ body: { metadata: { name } } });
-      const options = { what: `the service account of ${name}` };
+      // Controllers of a restarted API server back off for up to half a minute.
+      const options = { what: `the service account of ${name}`, timeoutMs: 60_000 };
       await waitFor(async () => (await core.readNamespacedServiceAccount({ namespace: name, name: 'default' })).metadata, options);
     },
     async createNode(name, ip) {
