@@ -25,7 +25,7 @@ import { probeKernel } from './kernel-probe.ts';
 import { formatLogLine, type LogFormat } from './log-lines.ts';
 import { requirePorts } from './ports.ts';
 import { takeRunFile } from './run-file.ts';
-import { commandPath, demoCapturePath, servicePath, type ServiceName } from './service-path.ts';
+import { commandPath, demoCapturePath, serviceArguments, type ServiceName } from './service-path.ts';
 import { fitStorage } from './storage-budget.ts';
 import { supervise, type RunningProcess, type Supervised } from './supervised.ts';
 
@@ -149,7 +149,7 @@ function createParts({ options, context, guardian, natsUrl }: PartsOptions) {
   });
   const service = (name: string, program: ServiceName, role: NatsRole, port: number | undefined, more: NodeJS.ProcessEnv = {}): Part => ({
     name,
-    command: [servicePath(program)],
+    command: serviceArguments(program),
     env: envOf(role, { ...(port !== undefined && { TIDEGATE_HEALTH_PORT: String(port) }), ...more }),
     readyUrl: `http://127.0.0.1:${port ?? apiPort}/readyz`,
   });
