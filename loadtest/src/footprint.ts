@@ -44,7 +44,7 @@ export async function run(report: Report): Promise<void> {
         goal: goal && { value: goal.load, is: 'at most' },
       });
     }
-    const lost = await stack.metric('sensor', 'tidegate_sensor_ring_lost_events_total');
+    const lost = await stack.metric('sensor', 'tidegate_node_sensor_ring_lost_events_total');
     report.check('nothing lost', lost === 0);
   } finally {
     await stack.stop();

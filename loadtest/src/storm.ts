@@ -43,12 +43,12 @@ export async function runStorm({ stack, events, cgroupIds, rate }: Storm): Promi
     }
     return performance.now() - startMs;
   }
-  const base = await stack.metric('sensor', 'tidegate_sensor_events_read_total');
+  const base = await stack.metric('sensor', 'tidegate_node_sensor_events_read_total');
   for (let pushed = 0; pushed < events;) {
     const count = Math.min(CHUNK_EVENTS, events - pushed);
     await push(count);
     pushed += count;
-    while (pushed - ((await stack.metric('sensor', 'tidegate_sensor_events_read_total')) - base) > MAX_BEHIND_EVENTS - CHUNK_EVENTS)
+    while (pushed - ((await stack.metric('sensor', 'tidegate_node_sensor_events_read_total')) - base) > MAX_BEHIND_EVENTS - CHUNK_EVENTS)
       await delay(1);
   }
   return performance.now() - startMs;
