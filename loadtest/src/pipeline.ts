@@ -59,7 +59,7 @@ export async function run(report: Report): Promise<void> {
       });
       const audit = await stack.command('audit', '--nats', stack.natsUrl);
       console.log(audit.output.trimEnd());
-      report.check(`${name}: audit clean, nothing lost`, audit.code === 0 && / 0 lost|no loss|lost 0/.test(audit.output));
+      report.check(`${name}: audit clean, nothing lost`, audit.code === 0 && /^ +lost +0$/m.test(audit.output));
     } finally {
       await nc.close();
       await stack.stop();

@@ -13,6 +13,9 @@ const BPFFS = '/sys/fs/bpf';
 const READY_TIMEOUT_MS = 60_000;
 const POLL_MS = 50;
 const STOP_TIMEOUT_MS = 60_000;
+const FIRST_PORT = 21_000;
+const LAST_PORT = 22_000;
+const PORTS = 5;
 const OUTPUT_KEPT_BYTES = 16 * 1024;
 
 export interface Stack {
@@ -136,15 +139,18 @@ function childrenByService(supervisor: number): Record<string, number> {
   return found;
 }
 
-/** Three free ports, the third with two more after it. */
+/** Free ports for NATS, the API, and the first of three for health. They lie below the range that the kernel gives to outgoing connections. */
 async function freePorts(): Promise<[number, number, number]> {
-  const ports: number[] = [];
-  for (let i = 0; i < 3; i++) {
-    const server = createServer();
-    await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
-    const address = server.address();
-    ports.push(address !== null && typeof address !== 'string' ? address.port : 0);
-    await new Promise(resolve => server.close(resolve));
+  for (let first = FIRST_PORT; first < LAST_PORT; first += PORTS) {
+    const ports = Array.from({ length: PORTS }, (_, i) => first + i);
+    if ((await Promise.all(ports.map(isFree))).every(Boolean)) return [first, first + 1, first + 2];
   }
-  return [ports[0]!, ports[1]!, ports[2]! > 65_000 ? 20_000 : ports[2]!];
+  throw new Error(`no ${PORTS} free ports from ${FIRST_PORT} to ${LAST_PORT}`);
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const server = createServer().once('error', () => resolve(false));
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)));
+  });
 }

@@ -66,7 +66,7 @@ const MODULES = [
 const repository = fileURLToPath(new URL('../../../', import.meta.url));
 const execute = promisify(execFile);
 
-/** PID 1 on the initramfs: makes the shared root the root. */
+/** PID 1 on the initramfs: makes the shared root the root. A repository that lies in a folder of the VM's own, as /tmp, is put back there. */
 const INIT = `#!/bin/busybox sh
 /bin/busybox --install -s /bin
 for module in $(cat /modules/order); do insmod /modules/$module; done
@@ -74,7 +74,9 @@ mount -t virtiofs -o ro root /root
 mount -t devtmpfs dev /root/dev
 mkdir -p /root/dev/pts /root/dev/shm
 mount -t devpts devpts /root/dev/pts
+mount -o bind /root${quote(repository)} /repository
 for folder in tmp run dev/shm; do mount -t tmpfs tmpfs /root/$folder; done
+[ -d /root${quote(repository)} ] || { mkdir -p /root${quote(repository)}; mount -o bind /repository /root${quote(repository)}; }
 mount -t proc proc /root/proc
 mount -t sysfs sys /root/sys
 mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
@@ -173,7 +175,7 @@ function quote(text: string): string {
 
 async function buildInitramfs(folder: string, kernelFolder: string, script: string): Promise<void> {
   const root = join(folder, 'initramfs-root');
-  for (const name of ['bin', 'dev', 'root', 'modules']) await mkdir(join(root, name), { recursive: true });
+  for (const name of ['bin', 'dev', 'root', 'repository', 'modules']) await mkdir(join(root, name), { recursive: true });
   await cp(BUSYBOX, join(root, 'bin/busybox'));
   await writeFile(join(root, 'init'), INIT, { mode: 0o755 });
   await writeFile(join(root, 'start'), START);
