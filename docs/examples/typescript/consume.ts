@@ -48,7 +48,9 @@ function printBatch(batch: Batch): void {
     const time = new Date((batch.wallOffsetNs + event.ktimeNs) / 1e6).toISOString().slice(11, 23);
     // JSON: arguments may hold anything, also what a terminal would act on.
     if (event.exec)
-      console.log(`${time} exec ${place} ${processes.get(process.parent)?.binary ?? '?'} → ${JSON.stringify(process.arguments)} (pid ${process.pid})`);
+      console.log(
+        `${time} exec ${place} ${processes.get(process.parent)?.binary ?? '?'} → ${JSON.stringify(process.arguments)} (pid ${process.pid})`,
+      );
     else if (event.exit) console.log(`${time} exit ${place} ${process.binary} code ${event.exit.code} signal ${event.exit.signal}`);
   }
 }

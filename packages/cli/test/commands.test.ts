@@ -13,10 +13,17 @@ import {
   encodeBatch,
   type EventJson,
 } from '@tidegate/contracts';
-import { createPublisher, connectNats, ensureBuckets, ensureStreams, type Publisher } from '@tidegate/runtime';
+import {
+  createPublisher,
+  createStreamReaders,
+  connectNats,
+  ensureBuckets,
+  ensureStreams,
+  type Publisher,
+  type StreamMessage,
+} from '@tidegate/runtime';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { createHost, startNatsServer, waitFor, type Host } from '@tidegate/testkit';
-import { openStreamPages } from '../src/stream-pages.ts';
 import { REPOSITORY, cleanEnvironment, freePorts, runCommand, startCommand } from './command-runner.ts';
 import { execId, rawMessage, sampleBatch, type SampleBatch } from './sample-batches.ts';
 
@@ -42,6 +49,14 @@ async function createBench(): Promise<Bench> {
   host.defer(() => raw.close());
   host.defer(() => events.close());
   return { host, nc, raw, events, natsUrl: server.url, [Symbol.asyncDispose]: () => host[Symbol.asyncDispose]() };
+}
+
+async function readStream(nc: NatsConnection, stream: string, subjects: readonly string[] = []): Promise<StreamMessage[]> {
+  const reader = (await createStreamReaders(nc)).open({ stream, subjects, start: { streamSequence: 1 } });
+  const messages: StreamMessage[] = [];
+  for await (const message of reader.read({ follow: false })) messages.push(message);
+  reader.close();
+  return messages;
 }
 
 /** What an enricher makes of it: a message for each kind. */
@@ -150,10 +165,8 @@ test('audit: clean, then a duplicate, then a gap', async () => {
 test('audit: a window that begins and ends amid batches is clean', async () => {
   await using bench = await createBench();
   for (let batch = 1; batch <= 6; batch++) await enrich(bench.events, sampleBatch('a', 'x', batch, batch * 10 - 9, 10));
-  const pages = await openStreamPages(bench.nc, { stream: STREAMS.events.name, begin: 'first' });
   // The second message of batch 2, and the first one of batch 5.
-  const times = (await pages.next()).map(message => message.time.getTime());
-  await pages.close();
+  const times = (await readStream(bench.nc, STREAMS.events.name)).map(message => Math.floor(message.timeNs / 1e6));
   const window = ['--from', new Date(times[3]!).toISOString(), '--to', new Date(Math.max(times[8]!, times[3]! + 1)).toISOString()];
   const { code, stdout } = await runCommand(['audit', '--nats', bench.natsUrl, ...window]);
   assert.equal(code, 0, stdout);
@@ -173,8 +186,7 @@ test('what is captured is played again under another name, marked as recorded, w
   const startMs = Date.now();
   const played = await runCommand(['play', '--nats', natsUrl, '--speed', 'max', file]);
   assert.equal(played.code, 0, played.stderr);
-  const pages = await openStreamPages(nc, { stream: STREAMS.raw.name, begin: 'first', filterSubject: 'tidegate.raw.a-recorded' });
-  const batches = (await pages.next()).map(message => decodeBatch(message.data));
+  const batches = (await readStream(nc, STREAMS.raw.name, ['tidegate.raw.a-recorded'])).map(message => decodeBatch(message.data));
   assert.deepEqual(
     batches.map(batch => [batch.node, batch.batch, batch.recorded, batch.events.length]),
     Array.from({ length: 10 }, (_, i) => ['a-recorded', i + 1, true, 10]),
@@ -201,8 +213,7 @@ test('a damaged capture is refused before anything of it is played', async () =>
   const { code, stderr } = await runCommand(['play', '--nats', natsUrl, file]);
   assert.equal(code, 2);
   assert.match(stderr, /CAPTURE_CORRUPT/);
-  const pages = await openStreamPages(nc, { stream: STREAMS.raw.name, begin: 'first' });
-  assert.equal(pages.pending(), 0);
+  assert.deepEqual(await readStream(nc, STREAMS.raw.name), []);
 });
 
 test('events: history, filters and formats', async () => {

@@ -1,17 +1,18 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { BatchError, STREAMS } from '@tidegate/contracts';
-import { jetstreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
-import { TidegateError } from '@tidegate/runtime';
+import { createStreamReaders, TidegateError } from '@tidegate/runtime';
 import { Option } from 'commander';
 import { createAudit, isClean, type AuditPhase, type NodeAudit } from '../audit.ts';
 import { ExitCode, natsOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
 import { connectCommand } from '../nats-access.ts';
-import { openStreamPages } from '../stream-pages.ts';
 import { countText, printable } from '../terminal-text.ts';
 
 /** A batch's messages are stored within this of each other, also when an enricher dies amid them and another takes over. */
 const EDGE_MS = 15_000;
 const PROGRESS_INTERVAL_MS = 250;
+/** How often the end of the stream is looked at for the rest of a batch. */
+const SETTLE_POLL_MS = 250;
 
 export const auditCommand: CommandSpec = {
   name: 'audit',
@@ -71,53 +72,49 @@ interface AuditWindow {
 
 /** Reads the window and a little on either side, where batches that the edges cut have their other messages. */
 async function auditStream(nc: NatsConnection, { from, to, node, context }: AuditWindow): Promise<AuditReport> {
-  const { state } = await (await jetstreamManager(nc, { checkAPI: false })).streams.info(STREAMS.events.name);
-  const begin = from ? { time: new Date(from.getTime() - EDGE_MS) } : ('first' as const);
-  const pages = await openStreamPages(nc, { stream: STREAMS.events.name, begin });
+  const stream = STREAMS.events.name;
+  const readers = await createStreamReaders(nc);
+  const { first } = await readers.bounds(stream);
+  const reader = readers.open({ stream, start: from ? { timeMs: from.getTime() - EDGE_MS } : { streamSequence: 1 } });
   const report: AuditReport = { messages: 0, bytes: 0, unreadable: 0, discarded: 0, nodes: [] };
   let audit: ReturnType<typeof createAudit> | undefined;
   let lastStreamSequence = 0;
   let settleDeadlineMs = Infinity;
   let progressAtMs = 0;
   try {
-    for (;;) {
-      if (context.signal.aborted) throw new TidegateError('TIMEOUT', 'the audit was stopped before its end');
-      const hadPending = pages.pending() > 0;
-      if (!hadPending) {
-        // The end of the stream. A batch of which a part is missing may be on its way.
-        if (!audit || audit.unsettled().length === 0) break;
-        const nowMs = performance.now();
-        settleDeadlineMs = Math.min(settleDeadlineMs, nowMs + EDGE_MS);
-        if (nowMs > settleDeadlineMs) break;
-      }
-      const page = await pages.next();
-      if (hadPending && page.length === 0)
-        throw new TidegateError('TIMEOUT', 'the stream stopped answering', { field: 'pending messages', got: String(pages.pending()) });
-      let timeMs = 0;
-      for (const message of page) {
-        audit ??= createAudit({ node, startsTorn: state.first_seq > 1 && message.seq <= state.first_seq });
-        if (lastStreamSequence > 0) report.discarded += message.seq - lastStreamSequence - 1;
-        lastStreamSequence = message.seq;
-        timeMs = message.info.timestampNanos / 1e6;
+    reading: for (;;) {
+      for await (const { streamSequence, timeNs, data, pending } of reader.read({ follow: false })) {
+        if (context.signal.aborted) break;
+        audit ??= createAudit({ node, startsTorn: first > 1 && streamSequence <= first });
+        if (lastStreamSequence > 0) report.discarded += streamSequence - lastStreamSequence - 1;
+        lastStreamSequence = streamSequence;
+        const timeMs = timeNs / 1e6;
         const phase: AuditPhase = from && timeMs < from.getTime() ? 'before' : timeMs <= to.getTime() ? 'within' : 'after';
         report.messages++;
-        report.bytes += message.data.length;
+        report.bytes += data.length;
         try {
-          audit.add(message.data, phase);
+          audit.add(data, phase);
         } catch (error) {
           if (!(error instanceof BatchError)) throw error;
           report.unreadable++;
         }
+        if (phase === 'after' && (timeMs > to.getTime() + EDGE_MS || audit.isFollowed())) break reading;
+        if (performance.now() - progressAtMs > PROGRESS_INTERVAL_MS) {
+          progressAtMs = performance.now();
+          context.progress(`reading: ${countText(report.messages)} messages, ${countText(pending)} to go`);
+        }
       }
-      if (timeMs > to.getTime() && (timeMs > to.getTime() + EDGE_MS || audit?.isFollowed())) break;
-      if (performance.now() - progressAtMs > PROGRESS_INTERVAL_MS) {
-        progressAtMs = performance.now();
-        context.progress(`reading: ${countText(report.messages)} messages, ${countText(pages.pending())} to go`);
-      }
+      if (context.signal.aborted) throw new TidegateError('TIMEOUT', 'the audit was stopped before its end');
+      // The end of the stream. A batch of which a part is missing may be on its way.
+      if (!audit || audit.unsettled().length === 0) break;
+      const nowMs = performance.now();
+      settleDeadlineMs = Math.min(settleDeadlineMs, nowMs + EDGE_MS);
+      if (nowMs > settleDeadlineMs) break;
+      await delay(SETTLE_POLL_MS, undefined, { signal: context.signal }).catch(() => undefined);
     }
   } finally {
     context.progress('');
-    await pages.close();
+    reader.close();
   }
   report.nodes = audit?.result() ?? [];
   return report;

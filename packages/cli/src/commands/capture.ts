@@ -1,16 +1,15 @@
 import { RawHeader, STREAMS, rawSubject } from '@tidegate/contracts';
-import type { JsMsg } from '@nats-io/jetstream';
 import { rm } from 'node:fs/promises';
-import { TidegateError } from '@tidegate/runtime';
+import { createStreamReaders, TidegateError, type StreamMessage } from '@tidegate/runtime';
 import { Option } from 'commander';
 import { createCapture, type CaptureWriter } from '../capture-file.ts';
 import { ExitCode, natsOption, urlOf, type CommandSpec } from '../command.ts';
 import { connectCommand } from '../nats-access.ts';
-import { openStreamPages } from '../stream-pages.ts';
 import { countText, durationText } from '../terminal-text.ts';
 import { VERSION } from '../version.ts';
 
 const MAX_EVENTS = 1e12;
+const PROGRESS_INTERVAL_MS = 250;
 
 export const captureCommand: CommandSpec = {
   name: 'capture',
@@ -36,31 +35,44 @@ export const captureCommand: CommandSpec = {
     const nc = await connectCommand(url, context.env, context.signal);
     let capture: CaptureWriter | undefined;
     try {
-      const filterSubject = node === undefined ? undefined : rawSubject(node);
-      const pages = await openStreamPages(nc, { stream: STREAMS.raw.name, begin: 'new', filterSubject });
+      const subject = node === undefined ? undefined : rawSubject(node);
+      const readers = await createStreamReaders(nc);
+      const { last } = await readers.bounds(STREAMS.raw.name);
+      const reader = readers.open({
+        stream: STREAMS.raw.name,
+        subjects: subject === undefined ? [] : [subject],
+        start: { streamSequence: last + 1 },
+        maxAttempts: Infinity,
+      });
       capture = await createCapture(file, { recordedAt: new Date().toISOString(), tidegate: VERSION });
+      const { totals } = capture;
       context.note(`recording into ${file}; Ctrl-C ends it`);
       const startMs = performance.now();
-      const elapsedMs = () => performance.now() - startMs;
+      const progress = setInterval(
+        () => context.progress(`${countText(totals.events)} events in ${durationText(performance.now() - startMs)}`),
+        PROGRESS_INTERVAL_MS,
+      );
+      const deadline = durationMs === undefined ? undefined : setTimeout(() => reader.close(), durationMs);
+      context.signal.addEventListener('abort', () => reader.close(), { once: true });
+      if (context.signal.aborted) reader.close();
       try {
-        while (!context.signal.aborted && elapsedMs() < (durationMs ?? Infinity) && capture.totals.events < maxEvents) {
-          for (const message of await pages.next()) {
-            if (capture.totals.events >= maxEvents) break;
-            await writeMessage(capture, message);
-          }
-          context.progress(`${countText(capture.totals.events)} events in ${durationText(elapsedMs())}`);
+        for await (const message of reader.read({ follow: true })) {
+          await writeMessage(capture, message);
+          if (totals.events >= maxEvents) break;
         }
       } finally {
+        clearInterval(progress);
+        clearTimeout(deadline);
         context.progress('');
-        await pages.close();
+        reader.close();
         await capture.close();
       }
-      const { entries, events } = capture.totals;
+      const { entries, events } = totals;
       if (entries === 0) {
         await rm(file, { force: true });
         throw new TidegateError('TIMEOUT', 'no sensor sent anything while recording, so no file was written', {
           field: 'subject',
-          got: filterSubject ?? 'all',
+          got: subject ?? 'all',
         });
       }
       await context.print(`${file}: ${countText(events)} events in ${countText(entries)} batches`);
@@ -71,9 +83,12 @@ export const captureCommand: CommandSpec = {
   },
 };
 
-function writeMessage(capture: CaptureWriter, message: JsMsg): Promise<void> {
+function writeMessage(capture: CaptureWriter, message: StreamMessage): Promise<void> {
   const headers: Record<string, string> = {};
   for (const [name, values] of message.headers ?? []) headers[name] = values[0] ?? '';
   const events = Number(headers[RawHeader.events] ?? 0);
-  return capture.write({ time: message.time.toISOString(), subject: message.subject, headers, payload: Buffer.from(message.data) }, events);
+  return capture.write(
+    { time: new Date(message.timeNs / 1e6).toISOString(), subject: message.subject, headers, payload: Buffer.from(message.data) },
+    events,
+  );
 }
