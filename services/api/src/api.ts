@@ -3,10 +3,10 @@ import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import websocket from '@fastify/websocket';
 import type { NatsConnection } from '@nats-io/nats-core';
-import { serverAtLeast, type Logger } from '@tidegate/runtime';
+import { createStreamReaders, serverAtLeast, type Logger } from '@tidegate/runtime';
 import fastify, { LogController, type FastifyInstance } from 'fastify';
 import { createApiMetrics, type ApiMetrics } from './api-metrics.ts';
-import { ApiError } from './errors.ts';
+import { ApiError, toApiError } from './errors.ts';
 import { registerEventRoutes } from './event-routes.ts';
 import { createHistory } from './history.ts';
 import { createLiveFeeds } from './live-feed.ts';
@@ -18,7 +18,6 @@ import { guardRequests } from './request-guard.ts';
 import { createRequestSlots } from './request-slots.ts';
 import { createStatusReader } from './status.ts';
 import { registerStatusRoutes } from './status-routes.ts';
-import { createStreamReaders } from './stream-reader.ts';
 import type { EventMessage } from './event-message.ts';
 
 export interface ApiOptions {
@@ -133,9 +132,10 @@ function answerErrors(app: FastifyInstance, logger: Logger): void {
     reply.code(404).send(new ApiError('NOT_FOUND', 'there is nothing at this path; see /docs').toJSON()),
   );
   app.setErrorHandler(async (error: Error & { statusCode?: number; code?: string }, _request, reply) => {
-    if (error instanceof ApiError) {
-      if (error.statusCode >= 500) logger.warn({ code: error.code, reason: error.message }, 'request not served');
-      return reply.code(error.statusCode).send(error.toJSON());
+    const answer = toApiError(error);
+    if (answer) {
+      if (answer.statusCode >= 500) logger.warn({ code: answer.code, reason: answer.message }, 'request not served');
+      return reply.code(answer.statusCode).send(answer.toJSON());
     }
     // Faults that fastify finds itself, such as a path that cannot be decoded.
     const { statusCode = 500 } = error;

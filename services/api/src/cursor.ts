@@ -10,8 +10,14 @@ export interface Cursor {
   /** Stream sequences that the whole query covers, both included. */
   first: number;
   last: number;
-  /** The message to go on with, and the first of its events to look at; null: all of them. */
-  sequence: number;
+  /** Stream sequence at which reading goes on. */
+  start: number;
+  /**
+   * The batch reached, by the stream sequence of the message of it that is met last: what is complete before it was given already. null: all that
+   * is met from `start` on was not given yet.
+   */
+  reached: number | null;
+  /** Of the batch reached, the first of its wanted events that was not given; null: all were. */
   index: number | null;
   /** Interval of event times; null: open. */
   fromUs: number | null;
@@ -20,12 +26,12 @@ export interface Cursor {
   digest: string;
 }
 
-const VERSION = 1;
+const VERSION = 2;
 const MAX_CURSOR_LENGTH = 512;
 const DIGEST_LENGTH = 12;
 
-export function formatCursor({ order, first, last, sequence, index, fromUs, toUs, digest }: Cursor): string {
-  return Buffer.from(JSON.stringify([VERSION, order, first, last, sequence, index, fromUs, toUs, digest])).toString('base64url');
+export function formatCursor({ order, first, last, start, reached, index, fromUs, toUs, digest }: Cursor): string {
+  return Buffer.from(JSON.stringify([VERSION, order, first, last, start, reached, index, fromUs, toUs, digest])).toString('base64url');
 }
 
 /** undefined: not one of ours. */
@@ -37,12 +43,12 @@ export function parseCursor(text: string): Cursor | undefined {
   } catch {
     return undefined;
   }
-  if (!Array.isArray(fields) || fields.length !== 9 || fields[0] !== VERSION) return undefined;
-  const [, order, first, last, sequence, index, fromUs, toUs, digest] = fields as unknown[];
+  if (!Array.isArray(fields) || fields.length !== 10 || fields[0] !== VERSION) return undefined;
+  const [, order, first, last, start, reached, index, fromUs, toUs, digest] = fields as unknown[];
   if (order !== Order.newest && order !== Order.oldest) return undefined;
-  if (!isCount(first) || !isCount(last) || !isCount(sequence) || typeof digest !== 'string') return undefined;
-  if (!isCountOrNull(index) || !isCountOrNull(fromUs) || !isCountOrNull(toUs)) return undefined;
-  return { order, first, last, sequence, index, fromUs, toUs, digest };
+  if (!isCount(first) || !isCount(last) || !isCount(start) || typeof digest !== 'string') return undefined;
+  if (!isCountOrNull(reached) || !isCountOrNull(index) || !isCountOrNull(fromUs) || !isCountOrNull(toUs)) return undefined;
+  return { order, first, last, start, reached, index, fromUs, toUs, digest };
 }
 
 export function filterDigest(filter: EventFilter): string {

@@ -1,3 +1,5 @@
+import { hasErrorCode } from '@tidegate/runtime';
+
 /** Every error code the API answers with: its HTTP status and what it means. Codes are stable. */
 export const ApiErrorCatalogue = {
   PARAMETERS_INVALID: { status: 400, meaning: 'One or more parameters are malformed or unknown; `faults` lists them all.' },
@@ -40,6 +42,12 @@ export class ApiError extends Error {
   toJSON(): { error: { code: ApiErrorCode; message: string; faults?: readonly Fault[] } } {
     return { error: { code: this.code, message: this.message, ...(this.faults.length > 0 ? { faults: this.faults } : {}) } };
   }
+}
+
+/** What to answer to an error; undefined: it is a fault of ours. */
+export function toApiError(error: unknown): ApiError | undefined {
+  if (error instanceof ApiError) return error;
+  return hasErrorCode(error, 'STREAM_UNAVAILABLE') ? new ApiError('STREAM_UNAVAILABLE', error.message, { cause: error }) : undefined;
 }
 
 /** PARAMETERS_INVALID with every fault in its message. */

@@ -1,18 +1,34 @@
 /** One message of EVENTS, decoded at most once however many clients it goes to. */
 import {
+  BatchField,
   createEventReader,
   decodeBatch,
+  leadingNumbers,
   parseEventSubject,
+  walkFields,
+  WireCursor,
   type Event,
   type EventBatch,
   type EventJson,
   type EventReader,
 } from '@tidegate/contracts';
-import type { StreamMessage } from './stream-reader.ts';
+import type { StreamMessage } from '@tidegate/runtime';
 
 const UNKNOWN_PLACE = { kind: '', namespace: '', workload: '' };
 
+/** Which sequence numbers of which batch a message holds. */
+export interface MessageNumbers {
+  node: string;
+  /** `<boot>:<batch>`. */
+  batchId: string;
+  /** Lowest and highest, and how many. */
+  first: number;
+  last: number;
+  count: number;
+}
+
 export class EventMessage {
+  /** Of the stream. */
   readonly sequence: number;
   readonly storedAtMs: number;
   /** Payload bytes. */
@@ -25,8 +41,8 @@ export class EventMessage {
   #json: (Buffer | undefined)[] = [];
 
   constructor(message: StreamMessage) {
-    this.sequence = message.sequence;
-    this.storedAtMs = message.storedAtMs;
+    this.sequence = message.streamSequence;
+    this.storedAtMs = message.timeNs / 1e6;
     this.size = message.data.length;
     this.place = parseEventSubject(message.subject) ?? UNKNOWN_PLACE;
     this.#payload = message.data;
@@ -63,6 +79,20 @@ export class EventMessage {
     return Buffer.from(this.#payload.buffer, this.#payload.byteOffset, this.#payload.byteLength).includes(text);
   }
 
+  /** Found without decoding; undefined when the payload is not an EventBatch. */
+  numbers(): MessageNumbers | undefined {
+    try {
+      return readNumbers(this.#payload);
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** The node's own number of an event; 0: none. */
+  nodeSequence(index: number): number {
+    return this.batch!.events[index]!.sequence ?? 0;
+  }
+
   event(index: number): EventJson {
     return this.reader!.toJson(this.batch!.events[index]!);
   }
@@ -80,4 +110,38 @@ export class EventMessage {
 /** Microseconds since 1970, cut as the JSON's `time` is. */
 export function eventTimeUs(batch: EventBatch, event: Event): number {
   return Math.floor(batch.wallOffsetNs / 1000) + Math.floor((event.ktimeNs ?? 0) / 1000);
+}
+
+/** @throws {BatchError} */
+function readNumbers(payload: Uint8Array): MessageNumbers {
+  const cursor = new WireCursor(payload);
+  const leading = new Float64Array(3);
+  const numbers = { node: '', batchId: '', first: Infinity, last: 0, count: 0 };
+  let boot = '';
+  let batch = 0;
+  const text = (start: number, end: number) => Buffer.from(payload.buffer, payload.byteOffset + start, end - start).toString();
+  walkFields(payload, (field, _wireType, _start, body, end) => {
+    switch (field) {
+      case BatchField.node:
+        numbers.node = text(body, end);
+        return;
+      case BatchField.boot:
+        boot = text(body, end);
+        return;
+      case BatchField.batch:
+        cursor.offset = body;
+        batch = cursor.varint();
+        return;
+      case BatchField.events: {
+        leadingNumbers(cursor, body, end, leading);
+        const sequence = leading[2]!;
+        if (sequence === 0) return;
+        numbers.first = Math.min(numbers.first, sequence);
+        numbers.last = Math.max(numbers.last, sequence);
+        numbers.count++;
+      }
+    }
+  });
+  numbers.batchId = `${boot}:${batch}`;
+  return numbers;
 }

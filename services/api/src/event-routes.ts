@@ -67,7 +67,7 @@ export function registerEventRoutes(app: FastifyInstance, history: History, slot
       schema: {
         summary: 'Search events',
         description:
-          'Events of the stream, newest or oldest first, in the order in which they were stored. One request does a bounded amount of work: with a rare filter a page may be ' +
+          'Events of the stream, newest or oldest first, those of a node in the order of their sequence numbers. One request does a bounded amount of work: with a rare filter a page may be ' +
           'empty and not complete; its cursor goes on.',
         tags: ['events'],
         querystring: parametersSchema(eventParameters),

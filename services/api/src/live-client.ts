@@ -4,6 +4,7 @@
  */
 import type { WebSocket } from '@fastify/websocket';
 import type { Socket } from 'node:net';
+import { BatchGatherer, type BatchGroup, type EventPlace } from './batch-order.ts';
 import { matchesSubject, type EventFilter, type EventMatcher } from './event-filter.ts';
 import type { EventMessage } from './event-message.ts';
 import type { Follower } from './live-feed.ts';
@@ -22,17 +23,25 @@ export interface LiveClientOptions {
   onDropped: (events: number) => void;
 }
 
-/** What waits for a client: payload bytes of messages, at least one message. */
+/** What waits for a client: payload bytes of messages, at least those of one batch. */
 export const MAX_QUEUE_BYTES = 4 * 1024 ** 2;
 /** JSON handed to the socket and not taken by the client yet: above, no more is made. */
 export const MAX_SOCKET_BYTES = 1024 ** 2;
 /** A frame of a batched feed is sent when it has grown to this. */
 const FRAME_BYTES = 64 * 1024;
 
+/**
+ * How long the rest of a batch with a hole is waited for, after each of its messages and after its first. Its messages are stored together, so that this is
+ * the delay of batches that lost events, and of no others.
+ */
+const MAX_GAP_MS = 50;
+const MAX_HOLD_MS = 250;
+
 interface Waiting {
-  message: EventMessage;
+  /** Payload bytes. */
+  bytes: number;
   /** Events that match, in order; the first `next` have been sent. */
-  indices: number[];
+  events: EventPlace[];
   next: number;
 }
 
@@ -44,6 +53,9 @@ interface PendingLoss {
 
 export class LiveClient implements Follower {
   readonly #options: LiveClientOptions;
+  /** Batches of which more may come. */
+  readonly #gatherer = new BatchGatherer();
+  #holdTimer: NodeJS.Timeout | undefined;
   #queue: Waiting[] = [];
   #queuedBytes = 0;
   #loss: PendingLoss | undefined;
@@ -55,6 +67,7 @@ export class LiveClient implements Follower {
     this.#options = options;
     options.socket.once('close', () => {
       this.#isClosed = true;
+      clearTimeout(this.#holdTimer);
       this.#queue = [];
       this.#settleIdle();
     });
@@ -64,14 +77,21 @@ export class LiveClient implements Follower {
     return this.#isClosed;
   }
 
-  deliver(message: EventMessage): void {
-    if (this.#isClosed || !matchesSubject(this.#options.filter, message.place)) return;
-    const indices = this.#options.match(message);
-    if (indices.length === 0) return;
-    this.#queue.push({ message, indices, next: 0 });
-    this.#queuedBytes += message.size;
-    while (this.#queuedBytes > MAX_QUEUE_BYTES && this.#queue.length > 1) this.#drop(this.#queue.shift()!);
-    this.#pump();
+  deliver(message: EventMessage, isWhole: boolean): void {
+    if (!this.#gather(message)) return;
+    if (isWhole) this.#gatherer.settle(message.batch!.node);
+    this.#sendComplete();
+    this.#limitHolding();
+  }
+
+  /** As `deliver`, of messages stored long ago: they tell by themselves when a batch is complete, however late they come. */
+  replay(message: EventMessage): void {
+    if (this.#gather(message)) this.#sendComplete();
+  }
+
+  /** From here on `deliver` goes on. */
+  endReplay(): void {
+    this.#limitHolding();
   }
 
   deliverGap(first: number, last: number): void {
@@ -90,14 +110,44 @@ export class LiveClient implements Follower {
     await new Promise<void>(resolve => this.#idle.push(resolve));
   }
 
-  #drop({ message, indices, next }: Waiting): void {
-    this.#queuedBytes -= message.size;
-    const count = indices.length - next;
-    const fromUs = message.timeUs(indices[next]!);
-    const toUs = message.timeUs(indices.at(-1)!);
-    this.#loss ??= { count: 0, fromUs, toUs };
-    this.#loss = { count: this.#loss.count + count, fromUs: Math.min(this.#loss.fromUs, fromUs), toUs: Math.max(this.#loss.toUs, toUs) };
-    this.#options.onDropped(count);
+  /** false: nothing of it is wanted. */
+  #gather(message: EventMessage): boolean {
+    if (this.#isClosed || !matchesSubject(this.#options.filter, message.place)) return false;
+    const indices = this.#options.match(message);
+    if (indices.length > 0) this.#gatherer.add(message, indices);
+    return indices.length > 0;
+  }
+
+  #limitHolding(): void {
+    if (this.#isClosed || !this.#gatherer.isHolding) return;
+    this.#holdTimer ??= setTimeout(() => {
+      this.#holdTimer = undefined;
+      this.#gatherer.expire(MAX_GAP_MS, MAX_HOLD_MS);
+      this.#sendComplete();
+      this.#limitHolding();
+    }, MAX_GAP_MS);
+  }
+
+  #sendComplete(): void {
+    for (let group = this.#gatherer.take(); group; group = this.#gatherer.take()) this.#enqueue(group);
+    this.#pump();
+  }
+
+  #enqueue(group: BatchGroup): void {
+    this.#queue.push({ bytes: group.bytes, events: group.events(), next: 0 });
+    this.#queuedBytes += group.bytes;
+    while (this.#queuedBytes > MAX_QUEUE_BYTES && this.#queue.length > 1) this.#drop(this.#queue.shift()!);
+  }
+
+  #drop({ bytes, events, next }: Waiting): void {
+    this.#queuedBytes -= bytes;
+    const dropped = events.slice(next);
+    const timesUs = [dropped[0]!, dropped.at(-1)!].map(({ message, index }) => message.timeUs(index));
+    const loss = (this.#loss ??= { count: 0, fromUs: Infinity, toUs: -Infinity });
+    loss.count += dropped.length;
+    loss.fromUs = Math.min(loss.fromUs, ...timesUs);
+    loss.toUs = Math.max(loss.toUs, ...timesUs);
+    this.#options.onDropped(dropped.length);
   }
 
   /** Sends until the queue is empty or the socket holds enough. */
@@ -114,12 +164,13 @@ export class LiveClient implements Follower {
         this.#loss = undefined;
       }
       for (let first = this.#queue[0]; first && frameBytes < FRAME_BYTES; first = this.#queue[0]) {
-        const json = first.message.json(first.indices[first.next++]!);
+        const { message, index } = first.events[first.next++]!;
+        const json = message.json(index);
         frame.push(json);
         frameBytes += json.length;
-        if (first.next === first.indices.length) {
+        if (first.next === first.events.length) {
           this.#queue.shift();
-          this.#queuedBytes -= first.message.size;
+          this.#queuedBytes -= first.bytes;
         }
       }
       if (frame.length === 0) break;

@@ -3,13 +3,14 @@
  * message once, whoever wants it. A client that replays history first reads with a consumer of its own and joins at an exact stream sequence.
  */
 import { STREAMS } from '@tidegate/contracts';
-import type { Logger } from '@tidegate/runtime';
+import type { Logger, StreamReader, StreamReaders } from '@tidegate/runtime';
+import { BatchProgress } from './batch-order.ts';
 import { EventMessage } from './event-message.ts';
-import type { StreamReader, StreamReaders } from './stream-reader.ts';
 
 /** Who follows. */
 export interface Follower {
-  deliver(message: EventMessage): void;
+  /** @param isWhole nothing that belongs before the message's last event can still come */
+  deliver(message: EventMessage, isWhole: boolean): void;
   /** It could not take a message, and gets no more. */
   fail(error: unknown): void;
   /** Stream sequences that are missing, both included: the stream discarded them before they were read. */
@@ -25,7 +26,7 @@ export interface LiveFeed {
 }
 
 export interface LiveFeeds {
-  /** The running feed, started for its first user. Each `acquire` needs its `release`. @throws {ApiError} STREAM_UNAVAILABLE */
+  /** The running feed, started for its first user. Each `acquire` needs its `release`. @throws {TidegateError} STREAM_UNAVAILABLE */
   acquire(): Promise<LiveFeed>;
   release(): void;
   /** Messages delivered so far. */
@@ -49,7 +50,7 @@ export function createLiveFeeds({ readers, logger, onUnreadable }: LiveFeedOptio
 
   async function start(): Promise<RunningFeed> {
     const { last } = await readers.bounds(STREAMS.events.name);
-    const reader = readers.open({ stream: STREAMS.events.name, start: { sequence: last + 1 } });
+    const reader = readers.open({ stream: STREAMS.events.name, start: { streamSequence: last + 1 }, maxAttempts: Infinity });
     const feed = new RunningFeed(reader, last, message => {
       messages++;
       if (message.isUnreadable) onUnreadable(message);
@@ -95,6 +96,7 @@ class RunningFeed implements LiveFeed {
   readonly #onMessage: (message: EventMessage) => void;
   /** Value: all up to this sequence the follower has from elsewhere. */
   readonly #followers = new Map<Follower, number>();
+  readonly #progress = new BatchProgress();
   #recent: EventMessage[] = [];
   #recentBytes = 0;
   /** All messages after this one, up to `position`, are in #recent. */
@@ -108,7 +110,7 @@ class RunningFeed implements LiveFeed {
   }
 
   async run(): Promise<void> {
-    for await (const read of this.#reader.read({ wait: true })) {
+    for await (const read of this.#reader.read({ follow: true })) {
       const message = new EventMessage(read);
       const expected = this.position + 1;
       if (message.sequence > expected) {
@@ -116,14 +118,15 @@ class RunningFeed implements LiveFeed {
       }
       this.position = message.sequence;
       this.#remember(message);
-      for (const [follower, after] of this.#followers) if (message.sequence > after) this.#deliver(follower, message);
+      const isWhole = this.#progress.add(message);
+      for (const [follower, after] of this.#followers) if (message.sequence > after) this.#deliver(follower, message, isWhole);
       this.#onMessage(message);
     }
   }
 
   follow(follower: Follower, afterSequence: number): boolean {
     if (afterSequence < this.#recentAfter) return false;
-    for (const message of this.#recent) if (message.sequence > afterSequence) follower.deliver(message);
+    for (const message of this.#recent) if (message.sequence > afterSequence) follower.deliver(message, false);
     this.#followers.set(follower, afterSequence);
     return true;
   }
@@ -137,9 +140,9 @@ class RunningFeed implements LiveFeed {
   }
 
   /** One follower's fault must not end the feed of the others. */
-  #deliver(follower: Follower, message: EventMessage): void {
+  #deliver(follower: Follower, message: EventMessage, isWhole: boolean): void {
     try {
-      follower.deliver(message);
+      follower.deliver(message, isWhole);
     } catch (error) {
       this.#followers.delete(follower);
       follower.fail(error);

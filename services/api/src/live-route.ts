@@ -1,8 +1,8 @@
 import { STREAMS } from '@tidegate/contracts';
-import type { Logger } from '@tidegate/runtime';
+import type { Logger, StreamReaders } from '@tidegate/runtime';
 import type { WebSocket } from '@fastify/websocket';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { ApiError } from './errors.ts';
+import { ApiError, toApiError } from './errors.ts';
 import { createMatcher, filterParameters, filterSubjects, type EventFilter } from './event-filter.ts';
 import { EventMessage } from './event-message.ts';
 import { CLOCK_SKEW_MS } from './history.ts';
@@ -11,7 +11,6 @@ import type { LiveFeed, LiveFeeds } from './live-feed.ts';
 import type { ApiMetrics } from './api-metrics.ts';
 import { choice, parametersSchema, parseParameters, single, type ParameterValues } from './parameters.ts';
 import { errorResponses } from './response-schemas.ts';
-import type { StreamReaders } from './stream-reader.ts';
 import { parseTimeUs, TIME_EXPECTED } from './time-text.ts';
 
 export interface LiveRouteOptions {
@@ -56,7 +55,7 @@ export function registerLiveRoute(app: FastifyInstance, options: LiveRouteOption
     schema: {
       summary: 'Follow events (WebSocket)',
       description:
-        'Upgrades to a WebSocket that sends one JSON event in each text frame, in the order in which they were stored. A client that is too slow loses the oldest that wait ' +
+        'Upgrades to a WebSocket that sends one JSON event in each text frame, the events of a node in the order of their sequence numbers. A client that is too slow loses the oldest that wait ' +
         'for it; an event of kind `loss` with reason `slow_client`, count, from and to stands in their place. Close codes: 1001 the API stops, 1011 a fault, ' +
         '1013 too many clients or NATS away: try again later.',
       tags: ['events'],
@@ -81,7 +80,8 @@ export function registerLiveRoute(app: FastifyInstance, options: LiveRouteOption
         stopPinging();
       });
       const onFailure = (error: unknown) => {
-        if (error instanceof ApiError) socket.close(Close.tryAgainLater, error.code);
+        const answer = toApiError(error);
+        if (answer) socket.close(Close.tryAgainLater, answer.code);
         else {
           logger.error({ err: error }, 'live client failed');
           socket.close(Close.internalError, 'internal error');
@@ -125,17 +125,24 @@ async function serve(
 
 /** Sends history at the client's pace until the feed can take over at the exact sequence that was reached. */
 async function replay(client: LiveClient, feed: LiveFeed, fromUs: number, subjects: string[], readers: StreamReaders): Promise<void> {
-  const reader = readers.open({ stream: STREAMS.events.name, start: { timeMs: Math.max(0, fromUs / 1000 - CLOCK_SKEW_MS) }, subjects });
+  const start = { timeMs: Math.max(0, fromUs / 1000 - CLOCK_SKEW_MS) };
+  const reader = readers.open({ stream: STREAMS.events.name, start, subjects, maxAttempts: Infinity });
+  const isDone = (after: number): boolean => {
+    if (client.isClosed) return true;
+    if (!feed.follow(client, after)) return false;
+    client.endReplay();
+    return true;
+  };
   try {
     while (!client.isClosed) {
       // Taken before reading: all matching messages up to here are in the stream by now, so the end of the read is beyond it.
       const target = feed.position;
-      for await (const message of reader.read({ wait: false })) {
-        client.deliver(new EventMessage(message));
+      for await (const message of reader.read({ follow: false })) {
+        client.replay(new EventMessage(message));
         await client.idle();
-        if (client.isClosed || feed.follow(client, message.sequence)) return;
+        if (isDone(message.streamSequence)) return;
       }
-      if (client.isClosed || feed.follow(client, Math.max(reader.position, target))) return;
+      if (isDone(Math.max(reader.position, target))) return;
     }
   } finally {
     reader.close();

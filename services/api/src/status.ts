@@ -2,8 +2,7 @@
 import { BUCKETS, RAW_PREFIX, RawHeader, STREAMS, parseSequences, tokenName, type SensorStatus } from '@tidegate/contracts';
 import { JetStreamApiError } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
-import { bucketPrefix, bucketStream } from '@tidegate/runtime';
-import type { StreamMessage, StreamReaders } from './stream-reader.ts';
+import { bucketPrefix, bucketStream, type StreamMessage, type StreamReaders } from '@tidegate/runtime';
 
 export interface SensorReport {
   node: string;
@@ -115,7 +114,9 @@ async function readReport(nc: NatsConnection, readers: StreamReaders): Promise<S
     enrichers,
     lag: lags.sort((a, b) => (a.node < b.node ? -1 : 1)),
   };
-  const oldHeads = new Set([...rawHeads].filter(([, head]) => nowMs - head.storedAtMs > LAG_PROBLEM_MS).map(([token]) => tokenName(token)));
+  const oldHeads = new Set(
+    [...rawHeads].filter(([, head]) => nowMs - storedAtMs(head) > LAG_PROBLEM_MS).map(([token]) => tokenName(token)),
+  );
   return { ...report, problems: problemsOf(report, oldHeads) };
 }
 
@@ -169,10 +170,10 @@ async function lastValues(
   readers: StreamReaders,
   headersOnly = false,
 ): Promise<Map<string, StreamMessage>> {
-  const reader = readers.open({ stream, start: { lastPerSubject: true }, subjects: [`${prefix}>`], headersOnly });
+  const reader = readers.open({ stream, start: 'last-per-subject', subjects: [`${prefix}>`], headersOnly });
   const values = new Map<string, StreamMessage>();
   try {
-    for await (const message of reader.read({ wait: false })) {
+    for await (const message of reader.read({ follow: false })) {
       if (message.headers?.has('KV-Operation')) values.delete(message.subject.slice(prefix.length));
       else values.set(message.subject.slice(prefix.length), message);
     }
@@ -195,7 +196,7 @@ function sensorReport(message: StreamMessage, nowMs: number): SensorReport | und
     kernel,
     started_at: startedAt,
     reported_at: reportedAt,
-    stale: nowMs - message.storedAtMs > SENSOR_STALE_MS,
+    stale: nowMs - storedAtMs(message) > SENSOR_STALE_MS,
     recorded,
     hooks: hooks.map(({ hook, program, attached, error }) => ({ hook, program, attached, ...(error !== undefined && { error }) })),
     events,
@@ -209,8 +210,8 @@ function enricherReport(key: string, message: StreamMessage, nowMs: number): Enr
   if (!key.startsWith(MEMBER_PREFIX)) return undefined;
   return {
     id: tokenName(key.slice(MEMBER_PREFIX.length)),
-    alive: nowMs - message.storedAtMs < ENRICHER_DEAD_MS,
-    seen_at: new Date(message.storedAtMs).toISOString(),
+    alive: nowMs - storedAtMs(message) < ENRICHER_DEAD_MS,
+    seen_at: new Date(storedAtMs(message)).toISOString(),
   };
 }
 
@@ -235,6 +236,10 @@ function jsonOf(message: StreamMessage): object | undefined {
   } catch {
     return undefined;
   }
+}
+
+function storedAtMs({ timeNs }: StreamMessage): number {
+  return timeNs / 1e6;
 }
 
 function isNotFound(error: unknown): boolean {

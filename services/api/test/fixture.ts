@@ -56,8 +56,8 @@ export async function startFixture({
 }
 
 export const NODE = 'worker-1';
-/** Wall time of ktime 0. */
-export const BOOT_TIME_MS = Date.now() - 3_600_000;
+/** Wall time of ktime 0; a multiple of 4, so that its nanoseconds are exact as a number. */
+export const BOOT_TIME_MS = Math.floor(Date.now() / 4) * 4 - 3_600_000;
 
 export function ktimeNow(): number {
   return (Date.now() - BOOT_TIME_MS) * 1e6;
@@ -126,4 +126,43 @@ export async function publishInsistently(js: JetStreamClient, kind: string, payl
       await delay(20);
     }
   }
+}
+
+/** One batch of `processes` processes that start and end in turn, as the enricher stores it: a message for each kind and workload. */
+export function interleavedBatch(batch: number, firstSequence: number, processes: number, workloads: readonly string[]) {
+  const events = Array.from({ length: processes * 2 }, (_, i) => ({ kind: i % 2 === 0 ? 'exec' : 'exit', sequence: firstSequence + i }));
+  return workloads.flatMap((workload, w) =>
+    ['exec', 'exit'].map(kind => {
+      const part = events.filter(event => event.kind === kind && Math.floor((event.sequence - firstSequence) / 2) % workloads.length === w);
+      return {
+        kind,
+        workload,
+        sequences: part.map(event => event.sequence),
+        payload: (node: string) => batchOf(kind, part, { node, batch }),
+      };
+    }),
+  );
+}
+
+/**
+ * Stores batches 1 to `batches` of each node, all nodes' messages between each other's, the same every time. Each node's events are numbered from 1;
+ * returns how many each has.
+ */
+export async function publishInterleaved({ js }: Fixture, nodes: readonly string[], batches: number): Promise<number> {
+  const eventsOf = (batch: number) => 2 * (10 + (batch % 7));
+  let count = 0;
+  const queues = nodes.map(() => [] as { node: string; kind: string; workload: string; payload: Uint8Array }[]);
+  for (let batch = 1; batch <= batches; batch++) {
+    for (const [i, node] of nodes.entries())
+      for (const { kind, workload, payload } of interleavedBatch(batch, count + 1, eventsOf(batch) / 2, ['web', 'db', 'cache']))
+        queues[i]!.push({ node, kind, workload, payload: payload(node) });
+    count += eventsOf(batch);
+  }
+  const stored: Promise<number>[] = [];
+  for (let turn = 0; queues.some(queue => queue.length > 0); turn++) {
+    const queue = queues[(turn * turn + (turn >> 2)) % queues.length]!;
+    for (const { kind, workload, payload } of queue.splice(0, 1 + (turn % 4))) stored.push(publish(js, kind, payload, 'shop', workload));
+  }
+  await Promise.all(stored);
+  return count;
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { batchOf, BOOT_TIME_MS, ktimeNow, publish, startFixture, type Fixture } from './fixture.ts';
+import { batchOf, BOOT_TIME_MS, ktimeNow, publish, publishInterleaved, startFixture, type Fixture } from './fixture.ts';
 
 const KINDS = ['exec', 'exit', 'connect'];
 const MESSAGES = 150;
@@ -55,6 +55,59 @@ for (const version of ['new', 'debian'] as const) {
     assert.deepEqual(filtered.sequences, expected);
     const filteredBack = await readAll(fixture, 'kind=exec,exit&namespace=shop&limit=10');
     assert.deepEqual(filteredBack.sequences, expected.toReversed());
+  });
+}
+
+interface Listed {
+  node: string;
+  kind: string;
+  sequence: number;
+}
+
+for (const version of ['new', 'debian'] as const) {
+  test(`a node's events come in the order of their numbers, across messages and pages, both ways (${version} server)`, async () => {
+    await using fixture = await startFixture({ version });
+    const nodes = ['n1', 'n2', 'n3'];
+    const count = await publishInterleaved(fixture, nodes, 8);
+    const numbers = Array.from({ length: count }, (_, i) => i + 1);
+    const list = async (query: string): Promise<Listed[]> => {
+      const listed: Listed[] = [];
+      let cursor: string | null = '';
+      for (; cursor !== null;) {
+        const { status, body } = await fixture.get(`/api/v1/events?${query}${cursor ? `&cursor=${cursor}` : ''}`);
+        assert.equal(status, 200, JSON.stringify(body));
+        listed.push(...(body.events as Listed[]));
+        cursor = body.cursor;
+      }
+      return listed;
+    };
+    for (const limit of [5, 23, 5000]) {
+      for (const order of ['oldest', 'newest']) {
+        for (const [filter, isWanted] of [
+          ['', () => true],
+          ['&kind=exit', (sequence: number) => sequence % 2 === 0],
+          ['&workload=web,db&node=n1,n2,n3', undefined],
+        ] as const) {
+          const listed = await list(`order=${order}&limit=${limit}${filter}`);
+          assert.equal(new Set(listed.map(({ node, sequence }) => `${node} ${sequence}`)).size, listed.length, 'no event twice');
+          for (const node of nodes) {
+            const sequences = listed.filter(event => event.node === node).map(({ sequence }) => sequence);
+            const ascending = order === 'oldest' ? sequences : sequences.toReversed();
+            const expected = isWanted ? numbers.filter(isWanted) : sequences.toSorted((a, b) => a - b);
+            assert.deepEqual(ascending, expected, `${node} ${order} ${limit} ${filter}`);
+            if (!isWanted) assert.ok(sequences.length > count / 2);
+          }
+        }
+      }
+    }
+    const lines = await (await fetch(`${fixture.api.url}/api/v1/events?order=oldest&node=n2&format=ndjson`)).text();
+    assert.deepEqual(
+      lines
+        .trimEnd()
+        .split('\n')
+        .map(line => (JSON.parse(line) as Listed).sequence),
+      numbers,
+    );
   });
 }
 

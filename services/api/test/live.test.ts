@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { waitFor } from '@tidegate/testkit';
 import { WebSocket } from 'ws';
-import { batchOf, publish, publishInsistently, startFixture, type Fixture } from './fixture.ts';
+import { batchOf, interleavedBatch, publish, publishInsistently, publishInterleaved, startFixture, type Fixture } from './fixture.ts';
 
 interface Received {
+  node: string;
   kind: string;
   sequence: number;
   loss?: { reason: string; count: number; from: string; to: string };
@@ -103,6 +104,39 @@ for (const version of ['new', 'debian'] as const) {
     assert.match(await (await fetch(`${fixture.api.url}/metrics`)).text(), /tidegate_api_live_clients 3/);
   });
 }
+
+test("a node's events come in the order of their numbers: live, replayed, and where one goes over into the other", async () => {
+  await using fixture = await startFixture();
+  const nodes = ['n1', 'n2', 'n3'];
+  using live = await connectFollowing(fixture, '?node=n1,n2,n3,worker-1');
+  using exits = await connectFollowing(fixture, '?kind=exit');
+  const publishing = publishInterleaved(fixture, nodes, 40);
+  await waitFor(() => live.events.length > 200, { what: 'the first events' });
+  using replayed = await connect(fixture, '?from=-1h&node=n1,n2,n3');
+  const count = await publishing;
+  const of = ({ events }: Client, node: string) => events.filter(event => event.node === node).map(({ sequence }) => sequence);
+  const isDone = (client: Client, share: number) => nodes.every(node => of(client, node).length >= count * share);
+  await waitFor(() => isDone(live, 1) && isDone(replayed, 1) && isDone(exits, 0.5), { what: 'all events' });
+  for (const node of nodes) {
+    assert.deepEqual(of(live, node), upTo(count));
+    assert.deepEqual(of(replayed, node), upTo(count));
+    assert.deepEqual(
+      of(exits, node),
+      upTo(count).filter(sequence => sequence % 2 === 0),
+    );
+  }
+});
+
+test('a batch of which a part is missing, as where events were lost, is not held back for long', async () => {
+  await using fixture = await startFixture();
+  using client = await connectFollowing(fixture);
+  const [execs, exits] = interleavedBatch(7, 1, 10, ['web']);
+  await publish(fixture.js, 'exec', execs!.payload('n1'), 'shop', 'web');
+  await waitFor(() => sequencesOf(client.events).length === 10, { what: 'the execs alone' });
+  await publish(fixture.js, 'exit', exits!.payload('n1'), 'shop', 'web');
+  await waitFor(() => sequencesOf(client.events).length === 20, { what: 'the exits' });
+  assert.deepEqual(sequencesOf(client.events), [...execs!.sequences, ...exits!.sequences]);
+});
 
 test('a NATS server that is killed and restarted leaves no gap and no duplicate', async () => {
   await using fixture = await startFixture();
