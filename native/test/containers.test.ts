@@ -3,8 +3,9 @@ import { spawn, spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdirSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { after, before, beforeEach, afterEach, describe, test } from 'node:test';
+import { createCgroups, runIn, type TestCgroups } from './cgroups.ts';
 import { cgroupRoot, findExec, skipReason, startSensor, type SeenEvent, type TestSensor } from './sensor.ts';
 
 const ID = '0123456789abcdef'.repeat(4);
@@ -50,39 +51,18 @@ const FORMS: [path: string, nested: number, containerId: string, podUid: string,
 
 describe('containers', { skip: skipReason() }, () => {
   let sensor: TestSensor;
-  let top: string;
-  const made: string[] = [];
+  let cgroups: TestCgroups;
 
   before(() => {
     sensor = startSensor();
   });
   after(() => sensor.close());
   beforeEach(() => {
-    top = join(cgroupRoot(), `tidegate-test-${randomUUID()}`);
-    mkdirSync(top);
-    made.push(top);
+    cgroups = createCgroups();
   });
   afterEach(() => {
-    for (const folder of made.splice(0).reverse()) rmdirSync(folder);
+    cgroups.remove();
   });
-
-  function makeCgroup(path: string): string {
-    const folder = join(top, path);
-    const missing: string[] = [];
-    for (let each = folder; !made.includes(each); each = dirname(each)) missing.push(each);
-    for (const each of missing.reverse()) {
-      mkdirSync(each);
-      made.push(each);
-    }
-    return folder;
-  }
-
-  /** Runs a program in the cgroup, as a runtime does: a process goes in, then loads the program. Its command line stands in no other's. */
-  function runIn(cgroup: string, program: string): void {
-    const env = { ...process.env, PROCS: `${cgroup}/cgroup.procs`, PROGRAM: program };
-    const { status, stderr } = spawnSync('/bin/sh', ['-c', 'echo $$ > $PROCS && eval exec "$PROGRAM"'], { env });
-    assert.equal(status, 0, stderr.toString());
-  }
 
   async function seen(marker: string, by: TestSensor = sensor): Promise<SeenEvent> {
     await by.until(marker, () => findExec(by, marker) !== undefined);
@@ -92,7 +72,7 @@ describe('containers', { skip: skipReason() }, () => {
   for (const [path, nested, containerId, podUid, runtime] of FORMS) {
     test(path.replaceAll(ID, '<id>'), async () => {
       const marker = randomUUID();
-      const cgroup = makeCgroup(path);
+      const cgroup = cgroups.make(path);
       runIn(cgroup, `/bin/true ${marker}`);
       const { event, container } = await seen(marker);
       const known = { containerId: container?.containerId ?? '', podUid: container?.podUid ?? '', runtime: container?.runtime ?? '' };
@@ -106,8 +86,8 @@ describe('containers', { skip: skipReason() }, () => {
   }
 
   test('a container that is older than the sensor is found too', async () => {
-    const cgroup = makeCgroup(`docker/${ID}`);
-    const inside = makeCgroup(`docker/${ID}/nested`);
+    const cgroup = cgroups.make(`docker/${ID}`);
+    const inside = cgroups.make(`docker/${ID}/nested`);
     const running = spawn('/bin/sh', ['-c', `echo $$ > ${inside}/cgroup.procs && echo ready && read line && /bin/true "$line" && :`], {
       stdio: ['pipe', 'pipe', 'inherit'],
     });
@@ -124,7 +104,7 @@ describe('containers', { skip: skipReason() }, () => {
   });
 
   test('processes that come from outside have entered; those that grew up inside have not', async () => {
-    const cgroup = makeCgroup(`docker/${ID}`);
+    const cgroup = cgroups.make(`docker/${ID}`);
     const markers = Array.from({ length: 4 }, () => randomUUID());
     const [first, child, entered, childOfEntered] = markers as [string, string, string, string];
     runIn(cgroup, `/bin/sh -c 'echo ${child} | xargs /bin/true; :' ${first}`);
@@ -139,7 +119,7 @@ describe('containers', { skip: skipReason() }, () => {
 
   test('a new cgroup of the same name is a new container', async () => {
     const [first, second] = [randomUUID(), randomUUID()];
-    const cgroup = makeCgroup(`docker/${ID}`);
+    const cgroup = cgroups.make(`docker/${ID}`);
     runIn(cgroup, `/bin/true ${first}`);
     const before = await seen(first);
     rmdirSync(cgroup);
@@ -153,7 +133,7 @@ describe('containers', { skip: skipReason() }, () => {
   });
 
   test('a process moved into a container takes its later events along', async () => {
-    const cgroup = makeCgroup(`docker/${ID}`);
+    const cgroup = cgroups.make(`docker/${ID}`);
     const marker = randomUUID();
     const child = spawn('/bin/sh', ['-c', 'read line', marker], { stdio: ['pipe', 'ignore', 'inherit'] });
     await seen(marker);

@@ -81,6 +81,11 @@ function sanitise(bytes: Buffer): string {
   return text;
 }
 
+test('texts that are nearly JSON do no harm', () => {
+  const { status, stderr } = spawnSync(join(PROGRAMS, 'json_texts'), { encoding: 'utf8' });
+  assert.equal(status, 0, stderr);
+});
+
 test('the tables keep their bounds and forget nothing that is needed', () => {
   const { status, stderr } = spawnSync(join(PROGRAMS, 'table_bounds'), { encoding: 'utf8' });
   assert.equal(status, 0, stderr);
