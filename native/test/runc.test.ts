@@ -83,9 +83,10 @@ describe('containers of runc', { skip }, () => {
 
   /** runc's own command lines have the marker too. */
   function find(kind: 'exec' | 'exit', marker: string, by: TestSensor): SeenEvent | undefined {
-    return by.events.find(
-      ({ event, process: { arguments: words = [] } = {} }) => event[kind] && words.includes(marker) && words[0] !== 'runc',
-    );
+    return by.events.find(({ event, process }) => {
+      const words = process?.arguments ?? [];
+      return event[kind] && words.includes(marker) && words[0] !== 'runc';
+    });
   }
 
   async function seen(marker: string, by: TestSensor = sensor): Promise<SeenEvent> {
