@@ -13,6 +13,7 @@ import {
   createLogger,
   ensureBuckets,
   ensureStreams,
+  findNatsServer,
   provideNatsServer,
   startNatsServer,
 } from '@tidegate/runtime';
@@ -184,6 +185,7 @@ function createParts({ options, context, guardian, natsUrl }: PartsOptions) {
           }),
       }),
     async nats(maxStoreBytes: number): Promise<Supervised> {
+      if (!(await findNatsServer({ env }))) say('getting nats-server: built with Go, or unpacked from Debian; a minute or two, once');
       const program = await provideNatsServer({ env, logger });
       const launch = async (): Promise<RunningProcess> => {
         const server = await startNatsServer({
