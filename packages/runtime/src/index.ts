@@ -7,6 +7,7 @@ export * from './nats-permissions.ts';
 export * from './nats-server.ts';
 export * from './nats.ts';
 export * from './publisher.ts';
+export * from './service-nats.ts';
 export * from './shutdown.ts';
 export * from './stream-reader.ts';
 export * from './stream-setup.ts';

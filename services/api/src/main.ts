@@ -1,19 +1,10 @@
-import { NatsRole, connectNats, loadConfig, roleInboxPrefix, runService } from '@tidegate/runtime';
+import { NatsRole, connectService, loadConfig, runService } from '@tidegate/runtime';
 import { createApi } from './api.ts';
 import { apiSettings } from './config.ts';
 
 await runService('api', async ({ logger, env, signal }) => {
   const config = loadConfig(apiSettings, env);
-  const nc = await connectNats({
-    url: config.natsUrl,
-    name: 'tidegate-api',
-    user: config.natsUser,
-    password: config.natsPassword,
-    credentialsFile: config.natsCredentialsFile,
-    inboxPrefix: roleInboxPrefix(NatsRole.api),
-    logger,
-    signal,
-  });
+  const nc = await connectService(config, { role: NatsRole.api, logger, signal });
   try {
     const api = await createApi({
       nc,

@@ -1,22 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { subjectToken } from '@tidegate/contracts';
-import { connectNats, createMetrics, loadConfig, NatsRole, roleInboxPrefix, runService, startHealthServer } from '@tidegate/runtime';
+import { connectService, createMetrics, loadConfig, NatsRole, runService, startHealthServer } from '@tidegate/runtime';
 import { enricherConfig } from './config.ts';
 import { createEnricher } from './enricher.ts';
 
 await runService('enricher', async ({ logger, env, signal }) => {
   const config = loadConfig(enricherConfig, env);
-  const nc = await connectNats({
-    url: config.natsUrl,
-    name: 'tidegate-enricher',
-    user: config.natsUser,
-    password: config.natsPassword,
-    credentialsFile: config.natsCredentialsFile,
-    inboxPrefix: roleInboxPrefix(NatsRole.enricher),
-    logger,
-    signal,
-  });
+  const nc = await connectService(config, { role: NatsRole.enricher, logger, signal });
   const metrics = createMetrics('enricher');
   // Random: a process that is started again must not be taken for the one before.
   const id = subjectToken(`${hostname()}-${randomBytes(4).toString('hex')}`);
