@@ -13,6 +13,8 @@ const BENCHES: Record<string, { what: string; load: () => Promise<{ run: (report
   latency: { what: 'kernel to WebSocket client at 10,000 events/s', load: () => import('./latency.ts') },
   footprint: { what: 'memory of each process at rest and under load', load: () => import('./footprint.ts') },
   overhead: { what: 'cost to a workload: fork + exec loop, redis-benchmark', load: () => import('./overhead.ts') },
+  gateway: { what: '10,000 pods on 500 nodes of a real API server: time to KV, memory, requests', load: () => import('./gateway.ts') },
+  identity: { what: 'first execs of 100 new pods a second with their identity', load: () => import('./identity.ts') },
 };
 
 const RESULTS_DIRECTORY = join(import.meta.dirname, '..', 'results');

@@ -1,0 +1,268 @@
+/** A real Kubernetes control plane, a real nats-server, and the gateway as it runs in a pod: a process with a service account. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import type { NatsConnection } from '@nats-io/nats-core';
+import { BUCKETS, STREAMS } from '@tidegate/contracts';
+import {
+  bucketPrefix,
+  bucketStream,
+  connectNats,
+  createStreamReaders,
+  ensureBuckets,
+  ensureStreams,
+  NatsRole,
+  roleInboxPrefix,
+  rolePermissions,
+  type StreamReaders,
+} from '@tidegate/runtime';
+import { createHost, endChild, prepareCluster, startCluster, startNatsServer, waitFor } from '@tidegate/testkit';
+import { adminAccess, openApiServer, sumOfSamples, type ApiAccess, type ApiServer } from './api-server.ts';
+
+export interface ClusterStage {
+  api: ApiServer;
+  nc: NatsConnection;
+  readers: StreamReaders;
+  /** Resolves when it leads. */
+  startGateway(): Promise<ServiceProcess>;
+  /** Resolves when it is ready. */
+  startEnricher(): Promise<ServiceProcess>;
+  /** A service account that may do this to pods, as whom to ask the API server. */
+  createAccount(name: string, rules: readonly object[]): Promise<ApiAccess>;
+  /** Follows KV `pods`. */
+  mirrorPods(): PodMirror;
+  /** All requests so far but the benchmark's own and those of Kubernetes' parts, from the API server's audit log. */
+  requests(): AccountRequest[];
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+export interface ServiceProcess {
+  readonly pid: number;
+  /** All labels summed; the prefix is left out. Rejects when there is none. */
+  metric(name: string): Promise<number>;
+  /** Ends it in order. */
+  stop(): Promise<void>;
+}
+
+export interface PodMirror {
+  readonly entries: ReadonlyMap<string, Uint8Array>;
+  /** When each key was first stored, milliseconds since 1970. */
+  readonly firstStoredMs: ReadonlyMap<string, number>;
+}
+
+export interface AccountRequest {
+  /** A service account of Tidegate's namespace, else the user. */
+  account: string;
+  verb: string;
+  resource: string;
+}
+
+const SERVICES = fileURLToPath(new URL('../../services/', import.meta.url));
+const NAMESPACE = 'tidegate';
+const ACCOUNT_PREFIX = `system:serviceaccount:${NAMESPACE}:`;
+const START_TIMEOUT_MS = 120_000;
+const STOP_TIMEOUT_MS = 30_000;
+const OUTPUT_KEPT_BYTES = 16 * 1024;
+const LINGER_MS = 5_000;
+const TOKEN_SECONDS = 4 * 3600;
+/** As the gateway's README lists them. */
+const GATEWAY_RULES = [
+  { apiGroups: [''], resources: ['pods', 'nodes', 'services'], verbs: ['list', 'watch'] },
+  { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: ['list', 'watch'] },
+  { apiGroups: ['apps'], resources: ['replicasets'], verbs: ['list', 'watch'] },
+  { apiGroups: ['batch'], resources: ['jobs'], verbs: ['list', 'watch'] },
+  { apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: ['get', 'create', 'update'] },
+];
+/** Runs a program with the files that a kubelet mounts, which only it sees. */
+const IN_POD = [
+  'mount -t tmpfs none /run',
+  'mkdir -p /run/secrets/kubernetes.io/serviceaccount',
+  'cp "$0"/* /run/secrets/kubernetes.io/serviceaccount',
+  'exec "$@"',
+].join(' && ');
+
+export async function setClusterStage(): Promise<ClusterStage> {
+  const fault = await prepareCluster('control-plane');
+  if (fault !== undefined) throw new Error(fault);
+  const host = createHost();
+  try {
+    return await build(host);
+  } catch (error) {
+    await host[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+async function build(host: ReturnType<typeof createHost>): Promise<ClusterStage> {
+  const auditFolder = host.folder();
+  const auditLog = join(auditFolder, 'audit.log');
+  writeFileSync(join(auditFolder, 'policy.yaml'), JSON.stringify(AUDIT_POLICY));
+  const cluster = await startCluster({
+    scope: 'control-plane',
+    apiServerFlags: [`--audit-policy-file=${join(auditFolder, 'policy.yaml')}`, `--audit-log-path=${auditLog}`],
+  });
+  host.defer(() => cluster.stop());
+  const access = adminAccess(cluster.kubeconfigPath);
+  const api = openApiServer(access, 'tidegate-bench');
+  host.defer(() => api.close());
+  await api.call('POST', '/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } });
+
+  const roles = [NatsRole.admin, NatsRole.gateway, NatsRole.enricher];
+  const nats = await startNatsServer({ users: roles.map(role => ({ user: role, password: role, permissions: rolePermissions(role) })) });
+  host.defer(() => nats.stop());
+  const nc = await connectNats({
+    url: nats.url,
+    name: 'bench',
+    user: NatsRole.admin,
+    password: NatsRole.admin,
+    inboxPrefix: roleInboxPrefix(NatsRole.admin),
+    logger: host.logger,
+  });
+  host.defer(() => nc.close());
+  await ensureStreams(nc, Object.values(STREAMS));
+  await ensureBuckets(nc, Object.values(BUCKETS));
+  const readers = await createStreamReaders(nc);
+  host.defer(() => readers.close());
+
+  const createAccount: ClusterStage['createAccount'] = async (name, rules) => {
+    await api.call('POST', `/api/v1/namespaces/${NAMESPACE}/serviceaccounts`, { metadata: { name } });
+    await api.call('POST', '/apis/rbac.authorization.k8s.io/v1/clusterroles', { metadata: { name: `tidegate-${name}` }, rules });
+    await api.call('POST', '/apis/rbac.authorization.k8s.io/v1/clusterrolebindings', {
+      metadata: { name: `tidegate-${name}` },
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: `tidegate-${name}` },
+      subjects: [{ kind: 'ServiceAccount', name, namespace: NAMESPACE }],
+    });
+    const path = `/api/v1/namespaces/${NAMESPACE}/serviceaccounts/${name}/token`;
+    const { value } = await api.call<{ status: { token: string } }>('POST', path, { spec: { expirationSeconds: TOKEN_SECONDS } });
+    return { ...access, token: value.status.token };
+  };
+
+  const startService = async (role: NatsRole, folder: string, command: readonly string[], env: NodeJS.ProcessEnv, metric: string) => {
+    const child = host.spawn(command[0]!, [...command.slice(1), process.execPath, join(SERVICES, folder, 'dist', 'main.js')], {
+      env: {
+        ...process.env,
+        TIDEGATE_NATS_URL: nats.url,
+        TIDEGATE_NATS_USER: role,
+        TIDEGATE_NATS_PASSWORD: role,
+        TIDEGATE_HEALTH_PORT: '0',
+        ...env,
+      },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let output = '';
+    let url: string | undefined;
+    createInterface(child.stderr!).on('line', line => {
+      output = `${output}${line}\n`.slice(-OUTPUT_KEPT_BYTES);
+      url ??= /"(?:health|url)":"(http:[^"]+)"/.exec(line)?.[1];
+    });
+    const prefix = `tidegate_${folder.replaceAll('-', '_')}_`;
+    const service: ServiceProcess = {
+      pid: child.pid!,
+      async metric(name) {
+        return sumOfSamples(await (await fetch(`${url}/metrics`)).text(), prefix + name);
+      },
+      async stop() {
+        const exited = once(child, 'exit', { signal: AbortSignal.timeout(STOP_TIMEOUT_MS) });
+        child.kill('SIGTERM');
+        await exited.catch(() => endChild(child));
+      },
+    };
+    await waitFor(
+      async () => {
+        if (child.exitCode !== null) return 'ended';
+        return url !== undefined && (await fetch(`${url}/readyz`)).ok && (metric === '' || (await service.metric(metric)) === 1) && 'runs';
+      },
+      { what: `${folder} to run`, timeoutMs: START_TIMEOUT_MS },
+    ).catch((error: unknown) => {
+      throw new Error(`${folder} did not start:\n${output}`, { cause: error });
+    });
+    if (child.exitCode !== null) throw new Error(`${folder} ended:\n${output}`);
+    return service;
+  };
+
+  const gatewayAccess = await createAccount('gateway', GATEWAY_RULES);
+  const accountFolder = host.folder();
+  writeFileSync(join(accountFolder, 'token'), gatewayAccess.token);
+  writeFileSync(join(accountFolder, 'ca.crt'), gatewayAccess.authority);
+  const { hostname, port } = new URL(access.server);
+  const gatewayEnv = {
+    KUBECONFIG: '',
+    KUBERNETES_SERVICE_HOST: hostname,
+    KUBERNETES_SERVICE_PORT: port,
+    TIDEGATE_LEASE_NAMESPACE: NAMESPACE,
+    TIDEGATE_LINGER_MS: String(LINGER_MS),
+  };
+
+  return {
+    api,
+    nc,
+    readers,
+    createAccount,
+    startGateway: () =>
+      startService(NatsRole.gateway, 'enforcer-gateway', ['unshare', '--mount', 'sh', '-c', IN_POD, accountFolder], gatewayEnv, 'leader'),
+    startEnricher: () => startService(NatsRole.enricher, 'enricher', ['setpriv', '--pdeathsig', 'KILL', '--'], {}, ''),
+    mirrorPods() {
+      const entries = new Map<string, Uint8Array>();
+      const firstStoredMs = new Map<string, number>();
+      const prefix = bucketPrefix(BUCKETS.pods.name);
+      const reader = readers.open({ stream: bucketStream(BUCKETS.pods.name), start: 'last-per-subject', subjects: [`${prefix}>`] });
+      const follow = async () => {
+        for await (const { subject, headers, data, timeNs } of reader.read({ follow: true })) {
+          const key = subject.slice(prefix.length);
+          if (headers?.has('KV-Operation') === true) entries.delete(key);
+          else {
+            // Copied: the message's memory is the connection's.
+            entries.set(key, Uint8Array.from(data));
+            if (!firstStoredMs.has(key)) firstStoredMs.set(key, timeNs / 1e6);
+          }
+        }
+      };
+      void follow();
+      return { entries, firstStoredMs };
+    },
+    requests() {
+      const found = new Map<string, AccountRequest>();
+      for (const line of readFileSync(auditLog, 'utf8').split('\n')) {
+        if (line === '') continue;
+        const { auditID, user, verb, objectRef } = JSON.parse(line) as AuditEvent;
+        // A watch is told of when it begins and when it ends.
+        found.set(auditID, { account: user.username.replace(ACCOUNT_PREFIX, ''), verb, resource: objectRef?.resource ?? '' });
+      }
+      return [...found.values()];
+    },
+    [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
+  };
+}
+
+interface AuditEvent {
+  auditID: string;
+  user: { username: string };
+  verb: string;
+  objectRef?: { resource?: string };
+}
+
+/** Notes requests of all but the benchmark and Kubernetes itself. */
+const AUDIT_POLICY = {
+  apiVersion: 'audit.k8s.io/v1',
+  kind: 'Policy',
+  omitStages: ['RequestReceived'],
+  rules: [
+    { level: 'None', users: ['admin', 'system:apiserver'] },
+    { level: 'None', userGroups: ['system:serviceaccounts:kube-system'] },
+    { level: 'Metadata' },
+  ],
+};
+
+/** CPU time a process has used, seconds. */
+export function cpuSeconds(pid: number): number {
+  // The name, in parentheses, may hold blanks.
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /, '')
+    .split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / CLOCK_TICKS_PER_SECOND;
+}
+
+/** USER_HZ, the same on every Linux that Node.js runs on. */
+const CLOCK_TICKS_PER_SECOND = 100;
