@@ -23,6 +23,8 @@ import { adminAccess, openApiServer, sumOfSamples, type ApiAccess, type ApiServe
 
 export interface ClusterStage {
   api: ApiServer;
+  /** Of etcd's HTTP gateway. */
+  etcdUrl: string;
   nc: NatsConnection;
   readers: StreamReaders;
   /** Resolves when it leads. */
@@ -197,6 +199,7 @@ async function build(host: ReturnType<typeof createHost>): Promise<ClusterStage>
 
   return {
     api,
+    etcdUrl: cluster.etcdUrl,
     nc,
     readers,
     createAccount,

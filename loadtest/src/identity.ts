@@ -45,7 +45,7 @@ const WALL_OFFSET_NS = 1_700_000_000_000_000_000;
 
 export async function run(report: Report): Promise<void> {
   await using stage = await setClusterStage();
-  const factory = await createPodFactory(stage.api, NODES);
+  const factory = await createPodFactory(stage.api, stage.etcdUrl, NODES);
   const sensors = await createSensors(stage, factory.nodes);
   await stage.startGateway();
   const enricher = await stage.startEnricher();

@@ -1,4 +1,5 @@
 /** Nodes and pods that exist in the API only: no kubelet runs them, no controller touches them. */
+import { randomUUID } from 'node:crypto';
 import { waitFor } from '@tidegate/testkit';
 import type { ApiServer } from './api-server.ts';
 import { concurrently } from './pace.ts';
@@ -20,6 +21,11 @@ export interface PodFactory {
   create(index: number): Promise<{ pod: SimulatedPod; answeredAtMs: number }>;
   /** Gives it an address and container ids, as its kubelet would. */
   run(index: number): Promise<void>;
+  /**
+   * Puts pods into the API server's store like the running one given, 50 times as fast as the API server would take them: for sizes at which creating is not
+   * what is measured. Like any pod they come over watches and lists.
+   */
+  store(like: SimulatedPod, first: number, count: number): Promise<SimulatedPod[]>;
   remove(pod: Pick<SimulatedPod, 'namespace' | 'name'>): Promise<void>;
 }
 
@@ -31,12 +37,15 @@ export const WORKLOAD_KIND = 'CronJob';
 const NAMESPACES = 10;
 const WORKLOADS_PER_NAMESPACE = 10;
 const SETUP_AT_ONCE = 16;
+/** As many as etcd takes in one transaction. */
+const ETCD_PUTS = 128;
+const STORE_AT_ONCE = 2;
 /** Its jobs are left alone by Kubernetes' own controller, so the pods are exactly those the benchmark makes. */
 const MANAGED_BY = 'tidegate.test/bench';
 const SERVICE_ACCOUNT_TIMEOUT_MS = 60_000;
 
 /** Makes nodes, namespaces, CronJobs and their Jobs. */
-export async function createPodFactory(api: ApiServer, nodeCount: number): Promise<PodFactory> {
+export async function createPodFactory(api: ApiServer, etcdUrl: string, nodeCount: number): Promise<PodFactory> {
   const nodes = Array.from({ length: nodeCount }, (_, i) => `node-${i}`);
   await concurrently(nodeCount, SETUP_AT_ONCE, i =>
     api.call('POST', '/api/v1/nodes', { apiVersion: 'v1', kind: 'Node', metadata: { name: nodes[i] } }),
@@ -62,38 +71,68 @@ export async function createPodFactory(api: ApiServer, nodeCount: number): Promi
       labels: { app: workload, 'app.kubernetes.io/part-of': 'bench', 'batch.kubernetes.io/job-name': jobName(workload), round: '1' },
     };
   };
+  const ownerOf = (index: number) => {
+    const name = jobName(describe(index).workload);
+    return { apiVersion: 'batch/v1', kind: 'Job', name, uid: jobUids[index % jobUids.length], controller: true };
+  };
   return {
     nodes,
     describe,
     async create(index) {
       const { namespace, name, node, workload, labels } = describe(index);
-      const owner = {
-        apiVersion: 'batch/v1',
-        kind: 'Job',
-        name: jobName(workload),
-        uid: jobUids[index % jobUids.length],
-        controller: true,
-      };
       const { value, answeredAtMs } = await api.call<{ metadata: { uid: string } }>('POST', `/api/v1/namespaces/${namespace}/pods`, {
         apiVersion: 'v1',
         kind: 'Pod',
-        metadata: { name, labels, ownerReferences: [owner] },
+        metadata: { name, labels, ownerReferences: [ownerOf(index)] },
         spec: podSpec(node),
       });
       return { pod: { namespace, name, node, workload, labels, uid: value.metadata.uid }, answeredAtMs };
     },
     async run(index) {
       const { namespace, name } = describe(index);
-      const ip = `10.${128 + ((index >> 16) & 127)}.${(index >> 8) & 255}.${index & 255}`;
-      const containerID = `containerd://${index.toString(16).padStart(64, 'c')}`;
-      const container = { name: CONTAINER_NAME, containerID, image: IMAGE, imageID: IMAGE, ready: true, restartCount: 0 };
-      const status = { phase: 'Running', podIP: ip, podIPs: [{ ip }], containerStatuses: [container] };
-      await api.call('PATCH', `/api/v1/namespaces/${namespace}/pods/${name}/status`, { status });
+      await api.call('PATCH', `/api/v1/namespaces/${namespace}/pods/${name}/status`, { status: runningStatus(index) });
+    },
+    async store(like, first, count) {
+      const path = `/api/v1/namespaces/${like.namespace}/pods/${like.name}`;
+      const { value: template } = await api.call<StoredPod>('GET', path);
+      delete template.metadata['resourceVersion'];
+      const stored = Array.from({ length: count }, (_, i): SimulatedPod => ({ ...describe(first + i), uid: randomUUID() }));
+      await concurrently(Math.ceil(count / ETCD_PUTS), STORE_AT_ONCE, async part => {
+        const puts = stored.slice(part * ETCD_PUTS, (part + 1) * ETCD_PUTS).map((pod, i) => {
+          const index = first + part * ETCD_PUTS + i;
+          const { namespace, name, uid, labels } = pod;
+          const metadata = { ...template.metadata, namespace, name, uid, labels, ownerReferences: [ownerOf(index)] };
+          const spec = { ...template.spec, nodeName: pod.node };
+          const object = { ...template, metadata, spec, status: { ...template.status, ...runningStatus(index) } };
+          return { requestPut: { key: base64(`/registry/pods/${namespace}/${name}`), value: base64(JSON.stringify(object)) } };
+        });
+        const response = await fetch(`${etcdUrl}/v3/kv/txn`, { method: 'POST', body: JSON.stringify({ success: puts }) });
+        if (!response.ok) throw new Error(`etcd: status ${response.status}: ${await response.text()}`);
+        await response.arrayBuffer();
+      });
+      return stored;
     },
     async remove({ namespace, name }) {
       await api.call('DELETE', `/api/v1/namespaces/${namespace}/pods/${name}`, { gracePeriodSeconds: 0 });
     },
   };
+}
+
+interface StoredPod {
+  metadata: Record<string, unknown>;
+  spec: Record<string, unknown>;
+  status: Record<string, unknown>;
+}
+
+function runningStatus(index: number) {
+  const ip = `10.${128 + ((index >> 16) & 127)}.${(index >> 8) & 255}.${index & 255}`;
+  const containerID = `containerd://${index.toString(16).padStart(64, 'c')}`;
+  const container = { name: CONTAINER_NAME, containerID, image: IMAGE, imageID: IMAGE, ready: true, restartCount: 0 };
+  return { phase: 'Running', podIP: ip, podIPs: [{ ip }], containerStatuses: [container] };
+}
+
+function base64(text: string): string {
+  return Buffer.from(text).toString('base64');
 }
 
 async function createJob(api: ApiServer, namespace: string, workload: string): Promise<string> {
