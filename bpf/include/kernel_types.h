@@ -221,7 +221,16 @@ struct cgroup {
 	struct cgroup_root *root;
 };
 
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+};
+
+enum cgroup_subsys_id { /* numbered by the kernel's configuration: only bpf_core_enum_value knows the running one's */
+	pids_cgrp_id = 0,
+};
+
 struct css_set {
+	struct cgroup_subsys_state *subsys[1]; /* by cgroup_subsys_id */
 	struct cgroup *dfl_cgrp;
 };
 

@@ -14,9 +14,33 @@ static __always_inline void tg_process_key(struct tg_process_key *key, struct ta
 	key->pad = 0;
 }
 
+/* The process's cgroup in the v1 hierarchy that has the pids controller; NULL where v2 has it. Container runtimes use it on every v1 node. */
+static __always_inline struct cgroup *tg_pids_cgroup(struct task_struct *task)
+{
+	struct css_set *set = task->cgroups;
+	struct cgroup_subsys_state *state = NULL;
+	struct cgroup *cgroup;
+
+	if (!bpf_core_enum_value_exists(enum cgroup_subsys_id, pids_cgrp_id))
+		return NULL;
+	bpf_probe_read_kernel(&state, sizeof(state),
+			      (void *)set + bpf_core_field_offset(struct css_set, subsys) +
+				      bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id) * sizeof(state));
+	cgroup = BPF_CORE_READ(state, cgroup);
+	return BPF_CORE_READ(cgroup, root, hierarchy_id) == set->dfl_cgrp->root->hierarchy_id ? NULL : cgroup;
+}
+
 static __always_inline __u64 tg_cgroup_id(struct task_struct *task)
 {
-	return task->cgroups->dfl_cgrp->kn->id;
+	struct cgroup *cgroup = task->cgroups->dfl_cgrp;
+
+	if (cgroup->level == 0) {
+		struct cgroup *v1 = tg_pids_cgroup(task);
+
+		if (v1 && BPF_CORE_READ(v1, level) != 0)
+			return BPF_CORE_READ(v1, kn, id) | TG_CGROUP_V1;
+	}
+	return cgroup->kn->id;
 }
 
 static __always_inline __u32 tg_uid(struct task_struct *task)

@@ -35,6 +35,10 @@ enum tg_header_flags {
 	TG_FLAG_NO_OWNER = 1 << 1, /* socket event whose owner is not known; pid and start_ktime_ns are 0 */
 };
 
+/* Bit of a cgroup id: it is one of the v1 hierarchy with the pids controller. It stands for a process that is in the root of v2, which on nodes
+ * without v2 all are. Ids of the kernel count up from 1, with a generation in the upper half that does not come this far. */
+#define TG_CGROUP_V1 (1ULL << 63)
+
 struct tg_process_key {
 	__u64 start_ktime_ns; /* task->group_leader->start_boottime */
 	__u64 exec_generation; /* task->self_exec_id */
@@ -49,7 +53,7 @@ struct tg_header {
 	__u16 flags; /* enum tg_header_flags */
 	__u64 ktime_ns; /* when it happened */
 	struct tg_process_key process; /* the process it happened in; for fork the child */
-	__u64 cgroup_id; /* cgroup v2 (default hierarchy) id of that process */
+	__u64 cgroup_id; /* of that process, in cgroup v2 (the default hierarchy); with TG_CGROUP_V1: see there */
 	__u32 tid; /* thread, 0 where an interrupt did it */
 	__u32 uid; /* real uid in the initial user namespace */
 };
@@ -137,8 +141,8 @@ _Static_assert(sizeof(struct tg_socket) == 56 + 32 + 32 + 16, "tg_socket layout"
 #define TG_CGROUP_PATH_MAX 512
 struct tg_cgroup {
 	struct tg_header header; /* process: who made it; cgroup_id: of that process */
-	__u64 id; /* of the cgroup made or removed */
-	__u32 hierarchy; /* 0 or 1: cgroup v2 root; others: cgroup v1 */
+	__u64 id; /* of the cgroup made or removed, as in tg_header */
+	__u32 pad;
 	__u16 level;
 	__u16 path_size; /* without NUL */
 	char path[TG_CGROUP_PATH_MAX]; /* from the hierarchy's root */

@@ -53,6 +53,7 @@ ReaderOptions to_options(const Napi::Object& value) {
   options.state_file = to_string(value.Get("stateFile"));
   options.proc_root = to_string(value.Get("procRoot"));
   options.cgroup_root = to_string(value.Get("cgroupRoot"));
+  options.cgroup_v1_root = to_string(value.Get("cgroupV1Root"));
   options.host_root = to_string(value.Get("hostRoot"));
   const auto states = value.Get("containerdStates").As<Napi::Array>();
   for (uint32_t index = 0; index < states.Length(); index++) options.containerd_states.push_back(to_string(states.Get(index)));

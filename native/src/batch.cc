@@ -78,7 +78,8 @@ uint32_t Batch::add_container(uint64_t cgroup_id) {
   out.bytes(2, identity.container_id);
   out.bytes(3, identity.pod_uid);
   out.bytes(4, identity.runtime.empty() ? description.runtime : identity.runtime);
-  out.varint(5, container->cgroup_id != 0 ? container->cgroup_id : cgroup_id);
+  const uint64_t own_id = container->cgroup_id != 0 ? container->cgroup_id : container->cgroup_v1_id;
+  out.varint(5, (own_id != 0 ? own_id : cgroup_id) & ~TG_CGROUP_V1);
   out.bytes(6, identity.path);
   out.bytes(7, description.name);
   out.bytes(8, description.image);

@@ -37,7 +37,9 @@ class Batch {
       : node_(std::move(node)), boot_(std::move(boot)), processes_(processes), cgroups_(cgroups) {}
 
   bool empty() const { return events_ == 0; }
-  size_t size() const { return container_bytes_.size() + process_bytes_.size() + event_bytes_.size(); }
+  size_t events_count() const { return events_; }
+  size_t tables_size() const { return container_bytes_.size() + process_bytes_.size(); }
+  size_t size() const { return tables_size() + event_bytes_.size(); }
   uint64_t opened_ns() const { return opened_ns_; }
 
   // Puts the process, its container and all its ancestors into the tables, where they are not yet, and returns its id in this batch.

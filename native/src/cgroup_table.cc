@@ -19,24 +19,30 @@ constexpr size_t DEPTH_MAX = 64;
 
 }  // namespace
 
-CgroupTable::CgroupTable(std::string root, const RuntimeBundles& bundles)
-    : root_(std::move(root)), root_fd_(open(root_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)), bundles_(bundles) {}
+CgroupTable::CgroupTable(std::string root, std::string v1_root, const RuntimeBundles& bundles)
+    : hierarchies_{Hierarchy{std::move(root), -1, 0}, Hierarchy{std::move(v1_root), -1, TG_CGROUP_V1}}, bundles_(bundles) {
+  for (Hierarchy& hierarchy : hierarchies_) hierarchy.fd = open(hierarchy.root.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
 
 CgroupTable::~CgroupTable() {
-  if (root_fd_ >= 0) close(root_fd_);
+  for (const Hierarchy& hierarchy : hierarchies_) {
+    if (hierarchy.fd >= 0) close(hierarchy.fd);
+  }
 }
 
 void CgroupTable::walk() {
-  const int directory = root_fd_ < 0 ? -1 : openat(root_fd_, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (directory < 0) return;
-  std::string path;
-  walk_directory(directory, path);
+  for (const Hierarchy& hierarchy : hierarchies_) {
+    const int directory = hierarchy.fd < 0 ? -1 : openat(hierarchy.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0) continue;
+    std::string path;
+    walk_directory(directory, path, hierarchy.version);
+  }
 }
 
 // Takes directory_fd over. The inode number of a cgroup's directory is its id.
-void CgroupTable::walk_directory(int directory_fd, std::string& path) {
+void CgroupTable::walk_directory(int directory_fd, std::string& path, uint64_t version) {
   struct stat status;
-  if (fstat(directory_fd, &status) == 0) made(status.st_ino, path.empty() ? "/" : path);
+  if (fstat(directory_fd, &status) == 0) made(status.st_ino | version, path.empty() ? "/" : path);
   DIR* const directory = fdopendir(directory_fd);
   if (directory == nullptr) {
     close(directory_fd);
@@ -49,7 +55,7 @@ void CgroupTable::walk_directory(int directory_fd, std::string& path) {
     if (child < 0) continue;
     const size_t length = path.size();
     path.append("/").append(entry->d_name);
-    walk_directory(child, path);
+    walk_directory(child, path, version);
     path.resize(length);
   }
   closedir(directory);
@@ -81,9 +87,12 @@ std::shared_ptr<Container> CgroupTable::container(uint64_t id) {
   return add(id, path_by_handle(id).value_or("/"));
 }
 
-uint64_t CgroupTable::id(const std::string& path) const {
+uint64_t CgroupTable::id(const std::string& path, const std::string& v1_path) const {
+  const bool in_v1 = path.size() <= 1 && v1_path.size() > 1;
+  const Hierarchy& hierarchy = hierarchies_[in_v1 ? 1 : 0];
+  const std::string& known = in_v1 ? v1_path : path;
   struct stat status;
-  return !path.empty() && stat((root_ + path).c_str(), &status) == 0 ? status.st_ino : 0;
+  return !known.empty() && stat((hierarchy.root + known).c_str(), &status) == 0 ? status.st_ino | hierarchy.version : 0;
 }
 
 std::shared_ptr<Container>& CgroupTable::add(uint64_t id, std::string_view path) {
@@ -105,12 +114,13 @@ std::shared_ptr<Container> CgroupTable::container_at(ContainerIdentity identity,
   std::weak_ptr<Container>& slot = containers_[identity.path];
   std::shared_ptr<Container> container = slot.lock();
   // A static pod's container may come back under the same path: a new cgroup is a new container.
-  if (container == nullptr || (own && container->cgroup_id != 0 && container->cgroup_id != id)) {
+  const auto own_id = id & TG_CGROUP_V1 ? &Container::cgroup_v1_id : &Container::cgroup_id;
+  if (container == nullptr || (own && (*container).*own_id != 0 && (*container).*own_id != id)) {
     container = std::make_shared<Container>();
     container->identity = std::move(identity);
     slot = container;
   }
-  if (own) container->cgroup_id = id;
+  if (own) (*container).*own_id = id;
   // Now, as a container that ends at once takes its bundle along.
   if (container->description_tries == 0) describe(*container);
   return container;
@@ -131,16 +141,17 @@ std::optional<std::string> CgroupTable::path_by_handle(uint64_t id) const {
   static_assert(offsetof(decltype(request), id) == sizeof(file_handle));
   request.handle.handle_bytes = sizeof(request.id);
   request.handle.handle_type = FILEID_KERNFS;
-  request.id = id;
-  if (root_fd_ < 0) return std::nullopt;
-  const int directory = open_by_handle_at(root_fd_, &request.handle, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  request.id = id & ~TG_CGROUP_V1;
+  const Hierarchy& hierarchy = hierarchies_[id & TG_CGROUP_V1 ? 1 : 0];
+  if (hierarchy.fd < 0) return std::nullopt;
+  const int directory = open_by_handle_at(hierarchy.fd, &request.handle, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory < 0) return std::nullopt;
   char path[PATH_MAX];
   const ssize_t length = readlink(("/proc/self/fd/" + std::to_string(directory)).c_str(), path, sizeof(path));
   close(directory);
   if (length < 0) return std::nullopt;
   std::string_view text(path, static_cast<size_t>(length));
-  if (text.starts_with(root_)) text.remove_prefix(root_.size());
+  if (text.starts_with(hierarchy.root)) text.remove_prefix(hierarchy.root.size());
   return std::string(text.empty() ? "/" : text);
 }
 

@@ -85,7 +85,7 @@ void encode_exec(ProtobufWriter& out, const tg_header& record) {
   out.close(body);
   put_text(out, 4, strings.raw_path);
   put_text(out, 5, fixed_text(exec.tty));
-  out.varint(6, record.cgroup_id);
+  out.varint(6, record.cgroup_id & ~TG_CGROUP_V1);
   out.varint(7, exec.namespace_pid);
   if (exec.flags & TG_EXEC_ARGUMENTS_TRUNCATED) out.varint(8, exec.arguments_total);
   put_text(out, 9, fixed_text(exec.comm));

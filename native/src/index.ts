@@ -69,6 +69,8 @@ export interface ReaderOptions {
   procRoot: string;
   /** Where the cgroup2 hierarchy is mounted. */
   cgroupRoot: string;
+  /** Where the cgroup v1 hierarchy with the pids controller is mounted, for processes that are in the root of cgroup2; null: nowhere. Default: null. */
+  cgroupV1Root?: string | null;
   /** The host's root folder, to read the container runtime's files in. Default: `/`. */
   hostRoot?: string;
   /** State folders of containerd, in the host. Default: CONTAINERD_STATES. */
@@ -193,8 +195,8 @@ export class Reader {
   constructor(options: ReaderOptions, onBatch: (batch: NativeBatch) => void) {
     checkOptions(options);
     this.#filters = options.filters;
-    const { hostRoot = '/', containerdStates = CONTAINERD_STATES, compression = 'none' } = options;
-    this.#reader = new (loadAddon().NativeReader)({ ...options, hostRoot, containerdStates, compression }, onBatch);
+    const { cgroupV1Root = null, hostRoot = '/', containerdStates = CONTAINERD_STATES, compression = 'none' } = options;
+    this.#reader = new (loadAddon().NativeReader)({ ...options, cgroupV1Root, hostRoot, containerdStates, compression }, onBatch);
   }
 
   /**
@@ -281,6 +283,7 @@ function checkOptions(options: ReaderOptions): void {
   for (const field of ['objectFile', 'stateFile', 'procRoot', 'cgroupRoot'] as const) {
     faults.check(options[field].startsWith('/'), field, 'an absolute path', options[field]);
   }
+  faults.check(options.cgroupV1Root?.startsWith('/') ?? true, 'cgroupV1Root', 'an absolute path or null', options.cgroupV1Root);
   faults.check(options.hostRoot?.startsWith('/') ?? true, 'hostRoot', 'an absolute path', options.hostRoot);
   options.containerdStates?.forEach((folder, index) => {
     faults.check(folder.startsWith('/'), `containerdStates[${index}]`, 'an absolute path', folder);

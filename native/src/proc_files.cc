@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <string_view>
 
@@ -72,6 +73,20 @@ std::string line_of(const std::string& text, const std::string& name) {
   return text.substr(from, text.find('\n', from) - from);
 }
 
+// Lines of /proc/<pid>/cgroup: <hierarchy>:<controllers with commas>:<path>.
+std::string pids_cgroup_path(std::string_view text) {
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+    const size_t first = line.find(':');
+    const size_t second = first == std::string_view::npos ? first : line.find(':', first + 1);
+    if (second == std::string_view::npos) continue;
+    const std::string controllers = "," + std::string(line.substr(first + 1, second - first - 1)) + ",";
+    if (controllers.find(",pids,") != std::string::npos) return std::string(line.substr(second + 1));
+  }
+  return {};
+}
+
 }  // namespace
 
 std::optional<ProcProcess> read_process(const std::string& proc_root, uint32_t pid, uint64_t start_ktime_ns) {
@@ -89,9 +104,13 @@ std::optional<ProcProcess> read_process(const std::string& proc_root, uint32_t p
   if (process.arguments_truncated) process.arguments.resize(TG_ARGUMENTS_MAX);
 
   process.uid = static_cast<uint32_t>(strtoul(line_of(read_file(folder + "status", SMALL_FILE_MAX_BYTES), "Uid:").c_str(), nullptr, 10));
-  process.cgroup_path = line_of(read_file(folder + "cgroup", SMALL_FILE_MAX_BYTES), "0::");
+  const std::string cgroups = read_file(folder + "cgroup", SMALL_FILE_MAX_BYTES);
+  process.cgroup_path = line_of(cgroups, "0::");
+  process.cgroup_v1_path = pids_cgroup_path(cgroups);
   // Seen from a cgroup namespace, what lies outside it starts with "..".
-  if (process.cgroup_path.starts_with("/..")) process.cgroup_path.clear();
+  for (std::string* path : {&process.cgroup_path, &process.cgroup_v1_path}) {
+    if (path->starts_with("/..")) path->clear();
+  }
 
   // Last: if the pid is still the same process's now, all of the above was.
   const std::optional<Stat> stat = read_stat(folder);

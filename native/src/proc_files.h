@@ -11,6 +11,7 @@ namespace tidegate {
 struct ProcProcess {
   std::string binary, cwd;
   std::string arguments;  // argv, each string ended by NUL, at most TG_ARGUMENTS_MAX bytes
+  std::string cgroup_v1_path;  // in the v1 hierarchy with the pids controller
   std::string cgroup_path;  // in the cgroup2 hierarchy, as the reader of /proc sees it; empty: not under its root
   uint32_t parent_pid = 0;
   uint32_t uid = 0;  // real

@@ -23,7 +23,7 @@ namespace tidegate {
 
 struct ReaderOptions {
   LoaderOptions loader;
-  std::string node, boot, state_file, proc_root, cgroup_root, host_root;
+  std::string node, boot, state_file, proc_root, cgroup_root, cgroup_v1_root, host_root;
   std::vector<std::string> containerd_states;
   uint64_t first_sequence = 1;
   std::vector<Loss> losses;  // found by the sensor before it started: the first events
@@ -82,6 +82,7 @@ class Reader {
   void start();
   void stop(bool unpin);
   Drained drain();
+  uint64_t batch_due_ns() const;
   void wait(const Drained& drained);
   void handle(const tg_header& record);
   void handle_fork(const tg_fork& fork);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, afterEach, describe, test } from 'node:test';
 import { createCgroups, runIn, type TestCgroups } from './cgroups.ts';
@@ -49,6 +49,11 @@ const FORMS: [path: string, nested: number, containerId: string, podUid: string,
   [`system.slice/nerdctl-${ID}.scope`, 0, ID, '', 'containerd'],
 ];
 
+function v1PidsRoot(): string | undefined {
+  const mounts = readFileSync('/proc/self/mounts', 'utf8').split('\n');
+  return mounts.map(line => line.split(' ')).find(([, , type, options]) => type === 'cgroup' && options?.split(',').includes('pids'))?.[1];
+}
+
 describe('containers', { skip: skipReason() }, () => {
   let sensor: TestSensor;
   let cgroups: TestCgroups;
@@ -84,6 +89,34 @@ describe('containers', { skip: skipReason() }, () => {
       }
     });
   }
+
+  const v1Root = v1PidsRoot();
+  const isInRoot = readFileSync('/proc/self/cgroup', 'utf8').includes('\n0::/\n');
+  const v1Skip = v1Root === undefined ? 'this machine has no cgroup v1' : isInRoot ? false : 'this process is in a cgroup of v2';
+  test('a container that is in cgroup v1 alone', { skip: v1Skip }, async () => {
+    const v1 = createCgroups(v1Root);
+    const [old, first, entered] = [randomUUID(), randomUUID(), randomUUID()] as const;
+    const cgroup = v1.make(`kubepods/besteffort/pod${POD}/${ID}`);
+    const running = spawn('/bin/sh', ['-c', `echo $$ > ${cgroup}/cgroup.procs && echo ready && read line && /bin/true "$line" && :`], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    await once(running.stdout, 'data');
+    const late = startSensor({ cgroupV1Root: v1Root! });
+    const fresh = v1.make(`docker/${OTHER_ID}`);
+    runIn(fresh, `/bin/true ${first}`);
+    const made = await seen(first, late);
+    assert.deepEqual([made.container?.containerId, made.container?.runtime, made.process?.entered ?? false], [OTHER_ID, 'docker', false]);
+    assert.equal(made.container?.cgroupId, statSync(fresh).ino);
+    assert.equal(made.event.exec?.cgroupId, statSync(fresh).ino);
+    runIn(fresh, `/bin/true ${entered}`);
+    assert.equal((await seen(entered, late)).process?.entered, true);
+    running.stdin.end(`${old}\n`);
+    const walked = await seen(old, late);
+    assert.deepEqual([walked.container?.containerId, walked.container?.podUid], [ID, POD]);
+    if (running.exitCode === null) await once(running, 'exit');
+    await late.close();
+    v1.remove();
+  });
 
   test('a container that is older than the sensor is found too', async () => {
     const cgroup = cgroups.make(`docker/${ID}`);

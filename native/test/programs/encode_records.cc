@@ -69,7 +69,7 @@ int main() {
   RingReader reader(writer.fd(), RING_BYTES);
   ProcessTable processes;
   const RuntimeBundles bundles("/nonexistent", {});
-  CgroupTable cgroups("/nonexistent", bundles);
+  CgroupTable cgroups("/nonexistent", "", bundles);
   Batch batch("node", "boot", processes, cgroups);
   uint64_t events = 0, malformed = 0;
 

@@ -116,7 +116,7 @@ void random_use() {
 
 void cgroups() {
   const RuntimeBundles bundles("/nonexistent", {});
-  CgroupTable table("/nonexistent", bundles);
+  CgroupTable table("/nonexistent", "", bundles);
   const std::string id(64, 'a');
   table.made(1, "/docker/" + id);
   const std::shared_ptr<Container> container = table.container(1);
@@ -135,6 +135,19 @@ void cgroups() {
   CHECK(table.container(2 * CgroupTable::CGROUPS_MAX) != nullptr);
 }
 
+void cgroup_versions() {
+  const RuntimeBundles bundles("/nonexistent", {});
+  CgroupTable table("/nonexistent", "", bundles);
+  // A container's cgroups in v1 and v2 are one container; a new one at the same path is another.
+  const std::string id(64, 'b');
+  table.made(1, "/docker/" + id);
+  table.made(1 | TG_CGROUP_V1, "/docker/" + id);
+  table.made(2 | TG_CGROUP_V1, "/docker/" + id + "/nested");
+  CHECK(table.container(1) == table.container(1 | TG_CGROUP_V1) && table.container(1) == table.container(2 | TG_CGROUP_V1));
+  table.made(3 | TG_CGROUP_V1, "/docker/" + id);
+  CHECK(table.container(3 | TG_CGROUP_V1) != table.container(1));
+}
+
 }  // namespace
 
 int main() {
@@ -143,5 +156,6 @@ int main() {
   bound();
   random_use();
   cgroups();
+  cgroup_versions();
   return 0;
 }

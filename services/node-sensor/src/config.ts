@@ -44,17 +44,21 @@ export const sensorConfig = {
   }),
   dataRingBytes: integer({ default: 16 * MIB, minimum: 4096, description: 'Ring buffer for all other kinds; a power of two.' }),
   batchMaxBytes: integer({
-    default: 256 * 1024,
+    default: 1_000_000,
     minimum: 4096,
     maximum: MIB,
-    description: 'Batches are sealed before they grow over this.',
+    description: "Batches are sealed before they grow over this. With headers below a nats-server's default limit of 1 MiB.",
   }),
   lingerMs: integer({ default: 2, minimum: 0, maximum: 10_000, description: 'A batch waits so long for more events at most.' }),
   queueMaxBatches: integer({ default: 64, minimum: 1, maximum: 65_536, description: 'Batches between the reader and JavaScript.' }),
   windowBytes: integer({ default: 8 * MIB, minimum: MIB, description: 'Bytes on their way to NATS, not yet acknowledged, at most.' }),
-  compression: choice(['none', 'zstd'], { default: 'none', description: 'Of batches on RAW.' }),
+  compression: choice(['none', 'zstd'], { default: 'zstd', description: 'Of batches on RAW.' }),
   procRoot: absolutePath({ default: '/proc', description: "The host's /proc." }),
   cgroupRoot: absolutePath({ optional: true, description: "Where the host's cgroup v2 is mounted. Without it, it is looked up." }),
+  cgroupV1Root: absolutePath({
+    optional: true,
+    description: "Where the host's cgroup v1 hierarchy with the pids controller is mounted. Without it, it is looked up.",
+  }),
   hostRoot: absolutePath({ default: '/', description: "The host's root folder, for the container runtime's files." }),
   containerdStates: textList({
     default: [...CONTAINERD_STATES],
@@ -102,12 +106,17 @@ export function bpfObjectFile(config: Pick<SensorConfig, 'bpfObject'>): string {
 
 /** Where cgroup v2 is mounted: alone at /sys/fs/cgroup, or beside v1 in a folder of its own. */
 export function cgroupRoot(config: Pick<SensorConfig, 'cgroupRoot'>): string {
-  if (config.cgroupRoot !== undefined) return config.cgroupRoot;
-  const mount = readFileSync('/proc/self/mounts', 'utf8')
-    .split('\n')
-    .map(line => line.split(' '))
-    .find(([, , type]) => type === 'cgroup2');
-  return mount?.[1] ?? '/sys/fs/cgroup';
+  return config.cgroupRoot ?? mountOf(type => type === 'cgroup2') ?? '/sys/fs/cgroup';
+}
+
+/** Where the cgroup v1 hierarchy with the pids controller is mounted; null: this node has none. */
+export function cgroupV1Root(config: Pick<SensorConfig, 'cgroupV1Root'>): string | null {
+  return config.cgroupV1Root ?? mountOf((type, options) => type === 'cgroup' && options.split(',').includes('pids')) ?? null;
+}
+
+function mountOf(isWanted: (type: string, options: string) => boolean): string | undefined {
+  const mounts = readFileSync('/proc/self/mounts', 'utf8').split('\n');
+  return mounts.map(line => line.split(' ')).find(([, , type = '', options = '']) => isWanted(type, options))?.[1];
 }
 
 function filterSets(uids?: number[], cgroups?: number[], namespaces?: number[], binaries?: string[]): FilterSets | undefined {

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { NatsRole, connectNats, createMetrics, loadConfig, roleInboxPrefix, runService, startHealthServer } from '@tidegate/runtime';
-import { bpfObjectFile, cgroupRoot, filtersOf, nodeName, sensorConfig } from './config.ts';
+import { bpfObjectFile, cgroupRoot, cgroupV1Root, filtersOf, nodeName, sensorConfig } from './config.ts';
 import { createSensor, type Sensor } from './sensor.ts';
 
 await runService('node-sensor', async ({ logger, env, signal }) => {
@@ -46,6 +46,7 @@ await runService('node-sensor', async ({ logger, env, signal }) => {
         queueMaxBatches: config.queueMaxBatches,
         procRoot: config.procRoot,
         cgroupRoot: cgroupRoot(config),
+        cgroupV1Root: cgroupV1Root(config),
         hostRoot: config.hostRoot,
         containerdStates: config.containerdStates,
         compression: config.compression,

@@ -41,6 +41,7 @@ export interface SensorDependencies {
     | 'queueMaxBatches'
     | 'procRoot'
     | 'cgroupRoot'
+    | 'cgroupV1Root'
     | 'hostRoot'
     | 'containerdStates'
     | 'compression'
