@@ -12,7 +12,14 @@ import { startStack } from './stack.ts';
 import { runStorm } from './storm.ts';
 import { syntheticBatch } from './synthetic-batch.ts';
 
-const SUBJECT_COUNTS = [1, 100, 1_000];
+/** In turn; a compressed run stands beside the one it is to be compared with. */
+const CASES = [
+  { subjects: 1, compression: 'none' },
+  { subjects: 1, compression: 'zstd' },
+  { subjects: 100, compression: 'none' },
+  { subjects: 100, compression: 'zstd' },
+  { subjects: 1_000, compression: 'none' },
+] as const;
 const EVENTS = 10_000_000;
 const GOAL_EVENTS_PER_SECOND = 500_000;
 const GOAL_BYTES_PER_EVENT = 300;
@@ -21,15 +28,16 @@ const BASELINE_EVENTS = 60_000;
 const BASELINE_WINDOW = 500;
 
 export async function run(report: Report): Promise<void> {
-  for (const subjects of SUBJECT_COUNTS) {
+  let baseline: number | undefined;
+  for (const { subjects, compression } of CASES) {
     const cgroups = subjects === 1 ? undefined : makePodCgroups(subjects);
-    const stack = await startStack();
+    const stack = await startStack({ TIDEGATE_COMPRESSION: compression });
     const nc = await stack.connect();
     try {
       await putPods(nc, hostname(), cgroups?.cgroupIds.length ?? 0);
       const manager = await jetstreamManager(nc);
       const state = async (stream: string) => (await manager.streams.info(stream)).state;
-      const baseline = subjects === 1 ? await singleMessages(nc) : undefined;
+      baseline ??= await singleMessages(nc);
       const before = { raw: await state(STREAMS.raw.name), events: await state(STREAMS.events.name) };
       const storedBefore = await stack.metric('enricher', 'tidegate_enricher_events_stored_total');
       const startMs = Date.now();
@@ -39,13 +47,13 @@ export async function run(report: Report): Promise<void> {
       while ((await stored()) < EVENTS && performance.now() < untilMs) await delay(20);
       const seconds = (Date.now() - startMs) / 1000;
       const after = { raw: await state(STREAMS.raw.name), events: await state(STREAMS.events.name) };
-      const name = `${subjects} subject${subjects === 1 ? '' : 's'}`;
+      const name = `${subjects} subject${subjects === 1 ? '' : 's'}${compression === 'none' ? '' : `, RAW with ${compression}`}`;
       report.check(`${name}: all ${EVENTS.toLocaleString('en-US')} events stored`, (await stored()) >= EVENTS);
       report.add({
         name: `kernel to durable EVENTS, ${name}`,
         value: EVENTS / seconds,
         unit: 'events/s',
-        baseline: baseline === undefined ? undefined : { name: 'one message an event', value: baseline },
+        baseline: { name: 'one message an event', value: baseline },
         goal: { value: GOAL_EVENTS_PER_SECOND, is: 'at least' },
         note: `pushed in ${(pushMs / 1000).toFixed(1)} s, stored after ${seconds.toFixed(1)} s`,
       });
