@@ -106,17 +106,35 @@ export function bpfObjectFile(config: Pick<SensorConfig, 'bpfObject'>): string {
 
 /** Where cgroup v2 is mounted: alone at /sys/fs/cgroup, or beside v1 in a folder of its own. */
 export function cgroupRoot(config: Pick<SensorConfig, 'cgroupRoot'>): string {
-  return config.cgroupRoot ?? mountOf(type => type === 'cgroup2') ?? '/sys/fs/cgroup';
+  return config.cgroupRoot ?? mountOf(({ type }) => type === 'cgroup2') ?? '/sys/fs/cgroup';
 }
 
 /** Where the cgroup v1 hierarchy with the pids controller is mounted; null: this node has none. */
 export function cgroupV1Root(config: Pick<SensorConfig, 'cgroupV1Root'>): string | null {
-  return config.cgroupV1Root ?? mountOf((type, options) => type === 'cgroup' && options.split(',').includes('pids')) ?? null;
+  // A container's own part of it is of no use.
+  const isWhole = ({ type, root, options }: Mount) => type === 'cgroup' && root === '/' && options.split(',').includes('pids');
+  return config.cgroupV1Root ?? mountOf(isWhole) ?? null;
 }
 
-function mountOf(isWanted: (type: string, options: string) => boolean): string | undefined {
-  const mounts = readFileSync('/proc/self/mounts', 'utf8').split('\n');
-  return mounts.map(line => line.split(' ')).find(([, , type = '', options = '']) => isWanted(type, options))?.[1];
+interface Mount {
+  folder: string;
+  /** Folder of the file system that is mounted there. */
+  root: string;
+  type: string;
+  options: string;
+}
+
+/** The first such mount: proc_pid_mountinfo(5). */
+function mountOf(isWanted: (mount: Mount) => boolean): string | undefined {
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
+  return mounts
+    .map(line => {
+      const [own = '', fileSystem = ''] = line.split(' - ');
+      const [, , , root = '', folder = ''] = own.split(' ');
+      const [type = '', , options = ''] = fileSystem.split(' ');
+      return { folder, root, type, options };
+    })
+    .find(isWanted)?.folder;
 }
 
 function filterSets(uids?: number[], cgroups?: number[], namespaces?: number[], binaries?: string[]): FilterSets | undefined {
