@@ -81,12 +81,10 @@ export async function run(report: Report): Promise<void> {
   const idle = (await readApiServer(api)).cpuSeconds - beforeRest.cpuSeconds;
   addMemory(report, `gateway memory at rest, ${name}`, rest.peakBytes);
   report.add({ name: `gateway processor at rest, ${name}`, value: rest.cpuPercent, unit: '% of a core' });
-  const gatewayCost = {
-    // What the API server does anyway is not the gateway's.
-    cpuSeconds: Math.max(0, started.cpuSeconds - stopped.cpuSeconds - (idle * (started.atSeconds - stopped.atSeconds)) / REST_SECONDS),
-    goroutines: started.goroutines - stopped.goroutines,
-  };
-  const agents = await measureAgents(report, stage, factory, gatewayCost);
+  // What the API server does anyway is not the gateway's.
+  const anywaySeconds = (idle * (started.atSeconds - stopped.atSeconds)) / REST_SECONDS;
+  const gatewayCpuSeconds = Math.max(0, started.cpuSeconds - stopped.cpuSeconds - anywaySeconds);
+  const agents = await measureAgents(report, stage, factory, gatewayCpuSeconds);
   await churn(report, { stage, factory, mirror, gateway, alive, agents });
   for (const watch of agents.watches) watch.close();
 
@@ -192,7 +190,7 @@ interface Agents {
 }
 
 /** What other designs do: a process on each node that lists and watches its pods. */
-async function measureAgents(report: Report, stage: ClusterStage, factory: PodFactory, gatewayCost: ApiServerCost): Promise<Agents> {
+async function measureAgents(report: Report, stage: ClusterStage, factory: PodFactory, gatewayCpuSeconds: number): Promise<Agents> {
   const access = await stage.createAccount('node-agent', [{ apiGroups: [''], resources: ['pods'], verbs: ['list', 'watch'] }]);
   const seenAtMs = new Map<string, number>();
   const before = await readApiServer(stage.api);
@@ -205,29 +203,16 @@ async function measureAgents(report: Report, stage: ClusterStage, factory: PodFa
   const note = `baseline: ${AGENTS} real watches by field selector, scaled to ${NODES} nodes`;
   report.add({
     name: "API server's processor for a start of the gateway",
-    value: gatewayCost.cpuSeconds,
+    value: gatewayCpuSeconds,
     unit: 's',
     baseline: baseline(after.cpuSeconds - before.cpuSeconds),
-    note,
-  });
-  report.add({
-    name: "API server's goroutines for the gateway",
-    value: gatewayCost.goroutines,
-    unit: '',
-    baseline: baseline(after.goroutines - before.goroutines),
     note,
   });
   return { watches, seenAtMs, requestsEach };
 }
 
-interface ApiServerCost {
-  cpuSeconds: number;
-  goroutines: number;
-}
-
-async function readApiServer(api: ApiServer): Promise<ApiServerCost & { atSeconds: number }> {
-  const cpuSeconds = await api.metric('process_cpu_seconds_total');
-  return { cpuSeconds, goroutines: await api.metric('go_goroutines'), atSeconds: performance.now() / 1000 };
+async function readApiServer(api: ApiServer): Promise<{ cpuSeconds: number; atSeconds: number }> {
+  return { cpuSeconds: await api.metric('process_cpu_seconds_total'), atSeconds: performance.now() / 1000 };
 }
 
 function addRequests(report: Report, stage: ClusterStage, agentRequestsEach: number): void {

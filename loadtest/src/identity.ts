@@ -104,8 +104,8 @@ export async function run(report: Report): Promise<void> {
       });
     }
     report.add({
-      name: `batches that waited for a pod, first exec ${when}`,
-      value: (((await enricher.metric('pod_waits_total')) - before.waits) * 100) / sent.length,
+      name: `first execs that waited for their pod, ${when}`,
+      value: (((await enricher.metric('pod_waits_total')) - before.waits) * 100) / execs.length,
       unit: '%',
       note: `${(await enricher.metric('unresolved_pods_total')) - before.unresolved} waited in vain`,
     });
