@@ -1,6 +1,6 @@
 /** Every event of every container on a real cluster, through the real sensor, enricher and gateway: whose is it? */
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
+import { execFile, type ChildProcess } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { BUCKETS, STREAMS, decodeBatch, kindNumber, type Container, type Event, type Pod, type Process } from '@tidegate/contracts';
 import { connectNats, createStreamReaders, ensureBuckets, ensureStreams } from '@tidegate/runtime';
-import { createHost, testLogger, type Host } from '../src/host.ts';
+import { createHost, endChild, testLogger, type Host } from '../src/host.ts';
 import { BUSYBOX_IMAGE, prepareCluster, startCluster, type Cluster } from '../src/kubernetes/cluster.ts';
 import { findProgram } from '../src/kubernetes/programs.ts';
 import { startNatsServer } from '../src/nats-server.ts';
@@ -91,7 +91,7 @@ const OBJECTS = [
   }),
   owned('apps/v1', 'DaemonSet', 'agent', {
     selector: { matchLabels: { app: 'agent' } },
-    template: template('agent', podSpec([container('agent', 'mark-daemon')])),
+    template: template('agent', podSpec([container('agent', 'mark-daemon', 'while sleep 1; do /bin/true mark-loop; done')])),
   }),
 ];
 
@@ -119,6 +119,8 @@ describe('identity on a cluster', { skip: unavailable }, () => {
   const seen: SeenEvent[] = [];
   let host: Host;
   let cluster: Cluster;
+  let sensor: ChildProcess;
+  let startSensor: () => Promise<ChildProcess>;
 
   before(async () => {
     host = createHost();
@@ -134,24 +136,27 @@ describe('identity on a cluster', { skip: unavailable }, () => {
     await ensureBuckets(nc, Object.values(BUCKETS));
 
     const started = (service: string, message: string, environment: NodeJS.ProcessEnv = {}) => {
-      const { promise, resolve } = Promise.withResolvers<void>();
+      const { promise, resolve } = Promise.withResolvers<ChildProcess>();
       const env = { ...process.env, TIDEGATE_NATS_URL: server.url, TIDEGATE_HEALTH_PORT: '0', ...environment };
       const child = host.spawn(process.execPath, [join(ROOT, `services/${service}/dist/main.js`)], {
         env,
         stdio: ['ignore', 'ignore', 'pipe'],
       });
-      createInterface(child.stderr!).on('line', line => line.includes(message) && resolve());
+      createInterface(child.stderr!).on('line', line => line.includes(message) && resolve(child));
       return promise;
     };
-    await Promise.all([
-      started('enforcer-gateway', '"started"', { KUBECONFIG: cluster.kubeconfigPath }),
-      started('enricher', 'health and metrics'),
+    const dataFolder = host.folder();
+    startSensor = () =>
       started('node-sensor', 'reading kernel events', {
         TIDEGATE_NODE: NODE,
         TIDEGATE_PIN: 'false',
-        TIDEGATE_DATA_DIR: host.folder(),
+        TIDEGATE_DATA_DIR: dataFolder,
         TIDEGATE_CONTAINERD_STATES: join(cluster.folder, 'containerd-state'),
-      }),
+      });
+    [sensor] = await Promise.all([
+      startSensor(),
+      started('enforcer-gateway', '"started"', { KUBECONFIG: cluster.kubeconfigPath }),
+      started('enricher', 'health and metrics'),
     ]);
 
     const readers = await createStreamReaders(nc);
@@ -232,6 +237,24 @@ describe('identity on a cluster', { skip: unavailable }, () => {
       'mark-last',
     ]);
     await waitFor(() => marked('mark-last').length > 0, { what: 'the last pod', timeoutMs: CLUSTER_TIMEOUT_MS });
+  });
+
+  test('containers that are older than the sensor', async () => {
+    await endChild(sensor);
+    const before = seen.length;
+    sensor = await startSensor();
+    const inAgent = ['exec', 'daemonset/agent', '--', '/bin/true'];
+    for (const [mark, entered] of [
+      ['mark-loop', false],
+      ['mark-late-exec', true],
+    ] as const) {
+      // Not before the processes that run are known: the container's own come first.
+      if (entered) await kubectl([...inAgent, mark]);
+      const later = () => marked(mark).find(each => seen.indexOf(each) >= before);
+      const { container: agent, process: started, pod } = await waitFor(later, { what: mark, timeoutMs: CLUSTER_TIMEOUT_MS });
+      assert.deepEqual([agent.name, agent.image, pod?.workload], ['agent', BUSYBOX_IMAGE, 'agent'], mark);
+      assert.equal(started.entered ?? false, entered, mark);
+    }
   });
 
   test('every event of every container has the whole identity', context => {
