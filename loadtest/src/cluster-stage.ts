@@ -77,6 +77,8 @@ const GATEWAY_RULES = [
   { apiGroups: ['batch'], resources: ['jobs'], verbs: ['list', 'watch'] },
   { apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: ['get', 'create', 'update'] },
 ];
+/** Also when the benchmark is killed. */
+const DYING_WITH_US = ['setpriv', '--pdeathsig', 'KILL', '--'];
 /** Runs a program with the files that a kubelet mounts, which only it sees. */
 const IN_POD = [
   'mount -t tmpfs none /run',
@@ -204,8 +206,14 @@ async function build(host: ReturnType<typeof createHost>): Promise<ClusterStage>
     readers,
     createAccount,
     startGateway: () =>
-      startService(NatsRole.gateway, 'enforcer-gateway', ['unshare', '--mount', 'sh', '-c', IN_POD, accountFolder], gatewayEnv, 'leader'),
-    startEnricher: () => startService(NatsRole.enricher, 'enricher', ['setpriv', '--pdeathsig', 'KILL', '--'], {}, ''),
+      startService(
+        NatsRole.gateway,
+        'enforcer-gateway',
+        [...DYING_WITH_US, 'unshare', '--mount', 'sh', '-c', IN_POD, accountFolder],
+        gatewayEnv,
+        'leader',
+      ),
+    startEnricher: () => startService(NatsRole.enricher, 'enricher', DYING_WITH_US, {}, ''),
     mirrorPods() {
       const entries = new Map<string, Uint8Array>();
       const firstStoredMs = new Map<string, number>();
