@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { zstdDecompressSync } from 'node:zlib';
 import { RawHeader, STREAMS, decodeBatch, lossReasonName, parseSequences, rawSubject, type EventBatch } from '@tidegate/contracts';
 import { jetstreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
@@ -28,7 +29,8 @@ export async function auditRaw(nc: NatsConnection, node: string, first = 1): Pro
     assert.ok(range, 'a message says which numbers it accounts for');
     assert.equal(range.first, audit.last + 1, 'messages follow one another');
     audit.last = range.last;
-    const batch = decodeBatch(message.data);
+    const isPacked = message.headers!.get(RawHeader.encoding) === 'zstd';
+    const batch = decodeBatch(isPacked ? zstdDecompressSync(message.data) : message.data);
     assert.equal(message.headers!.get(RawHeader.events), String(batch.events.length));
     audit.batches.push(batch);
     for (const { sequence, loss } of batch.events) {
