@@ -2,13 +2,12 @@
 import { BUCKETS, STREAMS } from '@tidegate/contracts';
 import {
   COMMON_SETTINGS,
-  connectNats,
+  connectService,
   ensureBuckets,
   ensureStreams,
   integer,
   loadConfig,
   NatsRole,
-  roleInboxPrefix,
   runService,
 } from '@tidegate/runtime';
 
@@ -31,16 +30,7 @@ const settings = {
 
 await runService('setup', async ({ logger, env, signal }) => {
   const config = loadConfig(settings, env);
-  const nc = await connectNats({
-    url: config.natsUrl,
-    name: 'tidegate-setup',
-    user: config.natsUser,
-    password: config.natsPassword,
-    credentialsFile: config.natsCredentialsFile,
-    inboxPrefix: roleInboxPrefix(NatsRole.setup),
-    logger,
-    signal,
-  });
+  const nc = await connectService(config, { role: NatsRole.setup, logger, signal });
   const streams = [
     { ...STREAMS.raw, maxBytes: config.rawMaxMib * MIB, maxAgeMs: config.rawMaxAgeHours * HOUR_MS },
     { ...STREAMS.events, maxBytes: config.eventsMaxMib * MIB, maxAgeMs: config.eventsMaxAgeHours * HOUR_MS },

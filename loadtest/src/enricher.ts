@@ -1,8 +1,8 @@
 /** The enricher's own work: one RAW batch into messages by subject, on one core, without NATS. Baseline: decode, group, encode again in JavaScript. */
-import { decodeBatch, encodeBatch, EventBatch, eventSubject, HOST_NAMESPACE, Pod, podKey, type EventBatchInput } from '@tidegate/contracts';
+import { decodeBatch, encodeBatch, EventBatch, eventSubject, HOST_NAMESPACE, podKey, type EventBatchInput } from '@tidegate/contracts';
 import { IdentityCache, Splicer } from '@tidegate/enricher';
 import type { Report } from './report.ts';
-import { podUid, SYNTHETIC_NODE, syntheticBatch } from './synthetic-batch.ts';
+import { encodedPod, podUid, SYNTHETIC_NODE, syntheticBatch } from './synthetic-batch.ts';
 
 const BATCH_EVENTS = 12_000;
 const POD_COUNTS = [0, 100, 1_000];
@@ -51,18 +51,7 @@ function countEvents(payload: Uint8Array, identities: IdentityCache): number {
 function identityCache(pods: number): IdentityCache {
   const cache = new IdentityCache();
   for (let i = 0; i < pods; i++) {
-    const pod = Pod.encode({
-      uid: podUid(i),
-      namespace: 'bench',
-      name: `web-${i}-7d9c5b5c4d-x2x7p`,
-      workload: `web-${i}`,
-      workloadKind: 'Deployment',
-      labels: { app: `web-${i}`, 'app.kubernetes.io/part-of': 'bench', 'pod-template-hash': '7d9c5b5c4d' },
-      serviceAccount: 'default',
-      ips: ['10.0.0.1'],
-      containers: [{ name: 'web', containerId: i.toString(16).padStart(64, 'a'), image: 'registry.example/web:1.2.3' }],
-    }).finish();
-    cache.putPod(podKey(SYNTHETIC_NODE, podUid(i)), pod);
+    cache.putPod(podKey(SYNTHETIC_NODE, podUid(i)), encodedPod(i));
   }
   return cache;
 }

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { jetstreamManager, jetstream } from '@nats-io/jetstream';
 import { WebSocket } from 'ws';
 import type { Report } from './report.ts';
+import { percentile } from './samples.ts';
 import { startStack } from './stack.ts';
 import { runStorm } from './storm.ts';
 
@@ -69,9 +70,4 @@ export async function run(report: Report): Promise<void> {
 /** Date gives milliseconds only. */
 function microseconds(time: string): number {
   return Date.parse(`${time.slice(0, 19)}Z`) * 1000 + Number(time.slice(20, 26));
-}
-
-function percentile(values: number[], percent: number): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor((sorted.length * percent) / 100))] ?? NaN;
 }

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Report } from './report.ts';
+import { percentile } from './samples.ts';
 import { startStack } from './stack.ts';
 
 const ROUNDS = 7;
@@ -38,7 +39,7 @@ export async function run(report: Report): Promise<void> {
     await redis?.stop();
   }
   const cost = (name: string, { without, with: withSensor }: { without: number[]; with: number[] }, goal?: number) => {
-    const [a, b] = [median(without), median(withSensor)];
+    const [a, b] = [percentile(without, 50), percentile(withSensor, 50)];
     report.add({
       name: `${name}: cost`,
       value: (1 - b / a) * 100,
@@ -96,11 +97,7 @@ async function startRedis(): Promise<{ stop(): Promise<void> } | undefined> {
   };
 }
 
-function median(values: number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
-}
-
 /** Half the range over the median, percent: how far a difference says nothing. */
 function spread(values: number[]): number {
-  return ((Math.max(...values) - Math.min(...values)) / 2 / median(values)) * 100;
+  return ((Math.max(...values) - Math.min(...values)) / 2 / percentile(values, 50)) * 100;
 }

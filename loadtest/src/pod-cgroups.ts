@@ -1,10 +1,10 @@
 /** Real cgroups that look like those of pods, with their pods in KV: so that a storm has as many workloads as it wants. */
 import { mkdirSync, readFileSync, rmdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { BUCKETS, Pod, podKey } from '@tidegate/contracts';
+import { BUCKETS, podKey } from '@tidegate/contracts';
 import { Kvm } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/nats-core';
-import { podUid } from './synthetic-batch.ts';
+import { containerId, encodedPod, podUid } from './synthetic-batch.ts';
 
 export interface PodCgroups {
   cgroupIds: number[];
@@ -43,22 +43,8 @@ export function makePodCgroups(count: number): PodCgroups {
 export async function putPods(nc: NatsConnection, node: string, count: number): Promise<void> {
   const bucket = await new Kvm(nc).open(BUCKETS.pods.name);
   for (let i = 0; i < count; i++) {
-    const pod = Pod.encode({
-      uid: podUid(i),
-      namespace: 'bench',
-      name: `web-${i}-7d9c5b5c4d-x2x7p`,
-      workload: `web-${i}`,
-      workloadKind: 'Deployment',
-      labels: { app: `web-${i}`, 'pod-template-hash': '7d9c5b5c4d' },
-      serviceAccount: 'default',
-      containers: [{ name: 'web', containerId: containerId(i), image: 'registry.example/web:1.2.3' }],
-    }).finish();
-    await bucket.put(podKey(node, podUid(i)), pod);
+    await bucket.put(podKey(node, podUid(i)), encodedPod(i));
   }
-}
-
-function containerId(index: number): string {
-  return index.toString(16).padStart(64, 'a');
 }
 
 function cgroup2Root(): string {

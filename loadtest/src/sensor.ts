@@ -24,6 +24,11 @@ const SETTLE_TIMEOUT_MS = 20_000;
 const BASELINE_EVENTS = 12_000;
 const BASELINE_MS = 2_000;
 const NS_PER_SECOND = 1e9;
+/** Each program gives an exec and an exit, each connection connect, accept and two closes. */
+const REAL_LOADS = [
+  { name: 'exec storm', what: `${EXECS} programs`, atLeast: 2 * EXECS, load: execStorm },
+  { name: 'connection storm', what: `${CONNECTIONS} connections`, atLeast: 4 * CONNECTIONS, load: connectionStorm },
+];
 
 export async function run(report: Report): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'tidegate-bench-'));
@@ -86,30 +91,16 @@ export async function run(report: Report): Promise<void> {
         note: `${storm.bytesPerEvent.toFixed(0)} bytes/event; ${Math.round(storm.eventsPerSecond).toLocaleString('en-US')}/s by the clock, pushing included`,
       });
     }
-    const execs = await measure(reader, async () => {
-      execFileSync('sh', ['-c', `i=0; while [ $i -lt ${EXECS} ]; do /bin/true; i=$((i+1)); done`]);
-    });
-    report.check(
-      `exec storm: ${EXECS} programs gave ${2 * EXECS} events or more, none lost`,
-      execs.lost === 0 && execs.events >= 2 * EXECS,
-    );
-    report.add({
-      name: 'exec storm: reader CPU',
-      value: execs.cpuNsPerEvent,
-      unit: 'ns/event',
-      note: `${execs.bytesPerEvent.toFixed(0)} bytes/event, ${Math.round(execs.eventsPerSecond)} events/s`,
-    });
-    const connections = await measure(reader, connectionStorm);
-    report.check(
-      `connection storm: ${CONNECTIONS} connections gave ${4 * CONNECTIONS} events or more, none lost`,
-      connections.lost === 0 && connections.events >= 4 * CONNECTIONS,
-    );
-    report.add({
-      name: 'connection storm: reader CPU',
-      value: connections.cpuNsPerEvent,
-      unit: 'ns/event',
-      note: `${connections.bytesPerEvent.toFixed(0)} bytes/event, ${Math.round(connections.eventsPerSecond)} events/s`,
-    });
+    for (const { name, what, atLeast, load } of REAL_LOADS) {
+      const { events, lost, cpuNsPerEvent, bytesPerEvent, eventsPerSecond } = await measure(reader, load);
+      report.check(`${name}: ${what} gave ${atLeast} events or more, none lost`, lost === 0 && events >= atLeast);
+      report.add({
+        name: `${name}: reader CPU`,
+        value: cpuNsPerEvent,
+        unit: 'ns/event',
+        note: `${bytesPerEvent.toFixed(0)} bytes/event, ${Math.round(eventsPerSecond)} events/s`,
+      });
+    }
   } finally {
     await reader.close({ unpin: true });
     rmSync(folder, { recursive: true, force: true });
@@ -158,6 +149,10 @@ async function settled(reader: Reader): Promise<void> {
 
 function total(byKind: Record<number, number>): number {
   return Object.values(byKind).reduce((sum, count) => sum + count, 0);
+}
+
+async function execStorm(): Promise<void> {
+  execFileSync('sh', ['-c', `i=0; while [ $i -lt ${EXECS} ]; do /bin/true; i=$((i+1)); done`]);
 }
 
 async function connectionStorm(): Promise<void> {

@@ -99,17 +99,7 @@ export async function startStack(env: NodeJS.ProcessEnv = {}): Promise<Stack> {
 
 /** Resident memory, bytes; of the process alone. */
 export function residentBytes(pid: number): number {
-  return statusKib(pid, 'VmRSS') * 1024;
-}
-
-/** Resident memory that belongs to the process alone or is its share, bytes: what it costs the machine. */
-export function proportionalBytes(pid: number): number {
-  const match = /^Pss:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'));
-  return Number(match?.[1] ?? 0) * 1024;
-}
-
-function statusKib(pid: number, field: string): number {
-  return Number(new RegExp(`^${field}:\\s+(\\d+) kB$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1024;
 }
 
 function keepOutput(child: ChildProcess): () => string {

@@ -1,5 +1,5 @@
 /** Batches as the sensor makes them under a storm of connections, for benchmarks that need no kernel. */
-import { Kind, type EventBatchInput } from '@tidegate/contracts';
+import { Kind, Pod, type EventBatchInput } from '@tidegate/contracts';
 
 export interface SyntheticBatch {
   events: number;
@@ -13,15 +13,33 @@ export function podUid(index: number): string {
   return `00000000-0000-4000-8000-${String(index).padStart(12, '0')}`;
 }
 
+export function containerId(index: number): string {
+  return index.toString(16).padStart(64, 'a');
+}
+
+/** The pod with this number, encoded as in KV: one Deployment each. */
+export function encodedPod(index: number): Uint8Array {
+  return Pod.encode({
+    uid: podUid(index),
+    namespace: 'bench',
+    name: `web-${index}-7d9c5b5c4d-x2x7p`,
+    workload: `web-${index}`,
+    workloadKind: 'Deployment',
+    labels: { app: `web-${index}`, 'pod-template-hash': '7d9c5b5c4d' },
+    serviceAccount: 'default',
+    containers: [{ name: 'web', containerId: containerId(index), image: 'registry.example/web:1.2.3' }],
+  }).finish();
+}
+
 /** Close events, gone through the pods in turn. */
 export function syntheticBatch({ events, pods }: SyntheticBatch): EventBatchInput {
   const init = { id: 1, execId: 'YmVuY2gtbm9kZToxOjE=', pid: 1, binary: '/sbin/init', arguments: ['/sbin/init'], cwd: '/' };
   const containers = Array.from({ length: pods }, (_, i) => ({
     id: i + 1,
-    containerId: i.toString(16).padStart(64, 'a'),
+    containerId: containerId(i),
     podUid: podUid(i),
     runtime: 'containerd',
-    cgroupPath: `/kubepods/besteffort/pod${podUid(i)}/${i.toString(16).padStart(64, 'a')}`,
+    cgroupPath: `/kubepods/besteffort/pod${podUid(i)}/${containerId(i)}`,
   }));
   const servers = Array.from({ length: Math.max(pods, 1) }, (_, i) => ({
     id: i + 2,

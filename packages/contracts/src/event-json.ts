@@ -150,9 +150,9 @@ export function createEventReader(batch: EventBatch, place: EventPlace = { names
       ...(event.tid ? { tid: event.tid } : {}),
       ...(process ? sharedOf(process) : {}),
     };
-    const detail = Event.toObject(event as Event & InstanceType<typeof Event>, { longs: Number, enums: String, bytes: String })[
-      detailName(event)
-    ] as Record<string, unknown> | undefined;
+    // The field of the oneof that is set bears the kind's name.
+    const detail = Event.toObject(event as Event & InstanceType<typeof Event>, { longs: Number, enums: String, bytes: String })[kind] as
+      Record<string, unknown> | undefined;
     if (detail) {
       json[kind] = snakeCased(detail);
       if (kind === 'loss') (json[kind] as { reason?: string }).reason = lossReasonName(event.loss?.reason ?? 0);
@@ -266,11 +266,6 @@ function podJson(pod: Pod): PodJson {
 function destinationJson(destination: Destination): Record<string, unknown> {
   const { ip: _ip, $unknowns: _unknowns, ...rest } = destination;
   return Object.fromEntries(Object.entries(snakeCased(rest)).filter(([, value]) => value !== ''));
-}
-
-/** The oneof field that is set. */
-function detailName(event: Event): string {
-  return kindName(event.kind ?? 0);
 }
 
 function snakeCased(value: object): Record<string, unknown> {

@@ -14,10 +14,14 @@ export function nodeKey(node: string): string {
   return subjectToken(node);
 }
 
+/** What the keys of KV `enrichers` begin with; a subject token follows. */
+export const MEMBER_PREFIX = 'member.';
+export const CURSOR_PREFIX = 'cursor.';
+
 export function enricherMemberKey(enricher: string): string {
-  return `member.${subjectToken(enricher)}`;
+  return `${MEMBER_PREFIX}${subjectToken(enricher)}`;
 }
 
 export function enricherCursorKey(node: string): string {
-  return `cursor.${subjectToken(node)}`;
+  return `${CURSOR_PREFIX}${subjectToken(node)}`;
 }

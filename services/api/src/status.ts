@@ -1,5 +1,15 @@
 /** What the installation is doing, read from NATS when asked: KV `sensors` and `enrichers`, and the streams. */
-import { BUCKETS, RAW_PREFIX, RawHeader, STREAMS, parseSequences, tokenName, type SensorStatus } from '@tidegate/contracts';
+import {
+  BUCKETS,
+  CURSOR_PREFIX,
+  MEMBER_PREFIX,
+  RAW_PREFIX,
+  RawHeader,
+  STREAMS,
+  parseSequences,
+  tokenName,
+  type SensorStatus,
+} from '@tidegate/contracts';
 import { JetStreamApiError } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { bucketPrefix, bucketStream, type StreamMessage, type StreamReaders } from '@tidegate/runtime';
@@ -75,8 +85,6 @@ const LAG_PROBLEM_MS = 10_000;
 /** A report serves all that ask within this. */
 const REPORT_AGE_MS = 1_000;
 const STREAM_NOT_FOUND = 10059;
-const MEMBER_PREFIX = 'member.';
-const CURSOR_PREFIX = 'cursor.';
 
 export function createStatusReader(nc: NatsConnection, readers: StreamReaders): StatusReader {
   let latest: { atMs: number; report: Promise<StatusReport> } | undefined;

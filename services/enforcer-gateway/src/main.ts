@@ -1,15 +1,6 @@
 import { hostname } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
-import {
-  NatsRole,
-  TidegateError,
-  connectNats,
-  createMetrics,
-  loadConfig,
-  roleInboxPrefix,
-  runService,
-  startHealthServer,
-} from '@tidegate/runtime';
+import { NatsRole, TidegateError, connectService, createMetrics, loadConfig, runService, startHealthServer } from '@tidegate/runtime';
 import { createGateway } from './gateway.ts';
 import { createKubernetesApi, findKubernetes } from './kubernetes-api.ts';
 import { gatewaySettings } from './config.ts';
@@ -26,16 +17,7 @@ await runService('enforcer-gateway', async ({ logger, env, signal }) => {
       expected: 'a kubeconfig file, or the service account of a pod',
     });
   }
-  const nc = await connectNats({
-    url: settings.natsUrl,
-    name: 'enforcer-gateway',
-    user: settings.natsUser,
-    password: settings.natsPassword,
-    credentialsFile: settings.natsCredentialsFile,
-    inboxPrefix: roleInboxPrefix(NatsRole.gateway),
-    logger,
-    signal,
-  });
+  const nc = await connectService(settings, { role: NatsRole.gateway, name: 'enforcer-gateway', logger, signal });
   const metrics = createMetrics('enforcer-gateway');
   const gateway = createGateway({
     api: createKubernetesApi(access),

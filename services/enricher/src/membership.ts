@@ -3,7 +3,7 @@
  * when a new revision was seen here: clocks of different machines are never compared.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { BUCKETS } from '@tidegate/contracts';
+import { BUCKETS, MEMBER_PREFIX } from '@tidegate/contracts';
 import { bucketPrefix, type StreamReaders } from '@tidegate/runtime';
 import type { JetStreamClient } from '@nats-io/jetstream';
 import { headers, type MsgHdrs } from '@nats-io/nats-core';
@@ -36,7 +36,6 @@ const DEAD_AFTER_MS = 4_000;
 /** Less than DEAD_AFTER_MS, so that an enricher lets go before another takes over. */
 const LEASE_MS = 3_000;
 const HEARTBEAT_TIMEOUT_MS = 2_000;
-const MEMBER_PREFIX = 'member.';
 
 interface Sighting {
   atMs: number;

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { NatsRole, connectNats, createMetrics, loadConfig, roleInboxPrefix, runService, startHealthServer } from '@tidegate/runtime';
+import { NatsRole, connectService, createMetrics, loadConfig, runService, startHealthServer } from '@tidegate/runtime';
 import { bpfObjectFile, cgroupRoot, cgroupV1Root, filtersOf, nodeName, sensorConfig } from './config.ts';
 import { createSensor, type Sensor } from './sensor.ts';
 
@@ -23,13 +23,10 @@ await runService('node-sensor', async ({ logger, env, signal }) => {
       node,
       version,
       connect: connectSignal =>
-        connectNats({
-          url: config.natsUrl,
+        connectService(config, {
+          role: NatsRole.sensor,
+          node: config.natsInboxByNode ? node : undefined,
           name: `tidegate-node-sensor ${node}`,
-          user: config.natsUser,
-          password: config.natsPassword,
-          credentialsFile: config.natsCredentialsFile,
-          inboxPrefix: roleInboxPrefix(NatsRole.sensor, config.natsInboxByNode ? node : undefined),
           logger,
           signal: connectSignal,
         }),
