@@ -32,10 +32,15 @@ const context: CommandContext = {
 // The reader has what it wanted (`| head`): that is a good end.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? ExitCode.ok : ExitCode.failed));
 process.stderr.on('error', () => undefined);
+/** Within this a repeated signal counts as one. */
+const SAME_SIGNAL_MS = 500;
+let stoppedAtMs = 0;
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(name, () => {
-    // A second one does not wait.
-    if (stop.signal.aborted) process.exit(ExitCode.failed);
+    // A second one does not wait. One that comes at once is the same Ctrl-C: npm passes on what the terminal has sent to everyone already.
+    if (stop.signal.aborted && performance.now() - stoppedAtMs > SAME_SIGNAL_MS) process.exit(ExitCode.failed);
+    if (stop.signal.aborted) return;
+    stoppedAtMs = performance.now();
     stop.abort();
   });
 }

@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { EventJson } from '@tidegate/contracts';
 import { createHost, waitFor } from '@tidegate/testkit';
 import { probeKernel } from '../src/up/kernel-probe.ts';
@@ -64,6 +65,9 @@ test('a program is seen with its parents, and the audit is clean', { skip: probe
   const status = await runCommand(['status', '--api', api]);
   assert.match(status.stdout, /test-node {2}up for/);
 
+  // Ctrl-C under npm: the terminal signals everyone, and npm passes it on.
+  up.child.kill('SIGINT');
+  await delay(20);
   up.child.kill('SIGINT');
   assert.equal(await up.ended, 0);
   assert.equal(existsSync(pins), false, 'no pins are left');
