@@ -1,5 +1,9 @@
 export * from './batch-walk.ts';
+export * from './bucket-values.ts';
 export * from './event-json.ts';
+/** `shapes.object<Thing>({ name: shapes.text })`, for codecs that other packages define. */
+export * as shapes from './json-shape.ts';
+export { ShapeError, type Shape } from './json-shape.ts';
 export * from './keys.ts';
 export * from './kinds.ts';
 export * from './raw-headers.ts';

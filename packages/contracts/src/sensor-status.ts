@@ -1,4 +1,7 @@
 /** What a sensor reports of itself in KV `sensors`. */
+import { jsonCodec } from './bucket-values.ts';
+import { count, flag, list, object, optional, table, text, time } from './json-shape.ts';
+
 export interface HookStatus {
   /** As in bpf/programs: `sched_process_exec`. */
   hook: string;
@@ -28,3 +31,20 @@ export interface SensorStatus {
 }
 
 export const SENSOR_STATUS_INTERVAL_MS = 5_000;
+
+export const sensorStatusCodec = jsonCodec(
+  object<SensorStatus>({
+    node: text,
+    boot: text,
+    version: text,
+    kernel: text,
+    startedAt: time,
+    reportedAt: time,
+    hooks: list(object<HookStatus>({ hook: text, program: text, attached: flag, error: optional(text) })),
+    events: count,
+    lastSequence: count,
+    lost: table(count),
+    spool: object<SensorStatus['spool']>({ bytes: count, batches: count, maxBytes: count }),
+    recorded: flag,
+  }),
+);

@@ -11,6 +11,7 @@ export const ErrorCatalogue = {
   PUBLISH_DENIED: 'The user may not publish to this subject.',
   PUBLISH_QUEUE_FULL: 'More messages were handed to a publisher than it may hold; await ready() first.',
   PUBLISH_CLOSED: 'The publisher was closed before the stream stored the message.',
+  BUCKET_CONFLICT: 'Somebody else wrote the entry of a bucket first.',
   STREAM_UNAVAILABLE: 'NATS does not answer, or the stream does not exist.',
   NATS_SERVER_MISSING: 'No usable nats-server program was found and none could be installed.',
   NATS_SERVER_EXITED: 'The nats-server child process ended before it was ready.',

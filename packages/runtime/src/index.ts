@@ -1,3 +1,4 @@
+export * from './bucket.ts';
 export * from './config.ts';
 export * from './errors.ts';
 export * from './health.ts';

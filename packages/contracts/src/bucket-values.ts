@@ -1,0 +1,47 @@
+/** How values of the key-value buckets are written, and what they must look like to be read. */
+import { checkShape, count, object, text, type Shape } from './json-shape.ts';
+
+export interface BucketCodec<Value> {
+  encode(value: Value): Uint8Array | string;
+  /** Throws for what is no such value, saying all that is wrong with it. Bytes that it keeps it must copy. */
+  decode(bytes: Uint8Array): Value;
+  /** Values are not even sent by the server when many are read. */
+  readonly keysOnly?: boolean;
+}
+
+export function jsonCodec<Value>(shape: Shape<Value>): BucketCodec<Value> {
+  return {
+    encode: value => JSON.stringify(value),
+    decode: bytes => checkShape(shape, JSON.parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString())),
+  };
+}
+
+/** Values as they are. */
+export const bytesCodec: BucketCodec<Uint8Array> = { encode: value => value, decode: bytes => bytes };
+
+/** For those who ask only which keys there are. */
+export const keysCodec: BucketCodec<true> = { encode: () => '', decode: () => true, keysOnly: true };
+
+/** Value of `member.<enricher>` in KV `enrichers`. */
+export interface EnricherMember {
+  /** RFC 3339. */
+  startedAt: string;
+}
+
+/** Value of `cursor.<node token>` in KV `enrichers`. */
+export interface EnricherCursor {
+  /** Of RAW: all outputs of this message and of those before are stored. */
+  streamSequence: number;
+  /** Of the node's last batch. */
+  batch: number;
+  boot: string;
+  /** Last of the node's sequence numbers that is accounted for. */
+  lastSequence: number;
+  /** Id of the enricher that has the node; empty: none. */
+  owner: string;
+}
+
+export const enricherMemberCodec = jsonCodec(object<EnricherMember>({ startedAt: text }));
+export const enricherCursorCodec = jsonCodec(
+  object<EnricherCursor>({ streamSequence: count, batch: count, boot: text, lastSequence: count, owner: text }),
+);
