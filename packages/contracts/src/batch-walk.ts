@@ -15,6 +15,7 @@ export const BatchField = {
   pods: 8,
   destinations: 9,
   events: 10,
+  cluster: 11,
 } as const;
 
 const WIRE_VARINT = 0;

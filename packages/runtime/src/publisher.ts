@@ -1,4 +1,4 @@
-import { createInbox, errors, headers as createHeaders, type Msg, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core';
+import { createInbox, errors, type Msg, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core';
 import { TidegateError } from './errors.ts';
 import type { Logger } from './logging.ts';
 import { inboxPrefixOf } from './nats.ts';
@@ -444,12 +444,20 @@ function connectionId(nc: NatsConnection): string {
   return `${nc.info?.server_id}:${nc.info?.client_id}`;
 }
 
-function encodedHeaders(message: PublishMessage, stream: string): MsgHdrs {
-  const result = createHeaders();
-  result.set('Nats-Msg-Id', message.messageId);
-  result.set('Nats-Expected-Stream', stream);
-  if (message.headers) for (const [name, value] of Object.entries(message.headers)) result.set(name, value);
-  return result;
+/**
+ * The headers as they go over the wire, made once however often the message is sent. nats-core asks its headers for nothing but `encode()`; its own class
+ * takes 3.9 us for nine headers, of the 15 us that a message costs altogether.
+ */
+function encodedHeaders({ messageId, headers = {} }: PublishMessage, stream: string): MsgHdrs {
+  let text = `NATS/1.0\r\nNats-Msg-Id: ${headerValue(messageId)}\r\nNats-Expected-Stream: ${stream}\r\n`;
+  for (const name in headers) text += `${name}: ${headerValue(headers[name]!)}\r\n`;
+  const bytes = Buffer.from(`${text}\r\n`);
+  return { encode: () => bytes } as unknown as MsgHdrs;
+}
+
+function headerValue(value: string): string {
+  if (/[\r\n]/.test(value)) throw new TypeError('header values cannot hold line ends');
+  return value;
 }
 
 function parseAck(reply: Msg): AckReply {

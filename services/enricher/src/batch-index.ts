@@ -5,10 +5,13 @@ import { BatchError, BatchField, leadingNumbers, WireCursor } from '@tidegate/co
 const MAX_EVENTS = 1 << 18;
 const MAX_PROCESSES = 1 << 16;
 const MAX_CONTAINERS = 1 << 14;
-/** Node, boot, numbers and fields of a newer schema: copied into each output, so they must stay small. */
+/** Node, boot, numbers and fields of a newer schema that are no tables: copied into each output, so they must stay small. */
 const MAX_HEADER_BYTES = 4_096;
-/** Kinds are below this: the schema's field numbers of details leave no room for more. */
-export const KIND_LIMIT = 32;
+/** Kinds are below this; those that this version does not know pass like any other. */
+export const KIND_LIMIT = 1_024;
+/** Tables of a newer schema: each entry begins with its id, and events may refer to it, so that all of them go with each message. */
+const FIRST_TABLE_FIELD = 16;
+const LAST_TABLE_FIELD = 47;
 
 /** In place of an index: the entry is referred to by nothing (number 0), or by a number that is not in the table. */
 export const NONE = -1;
@@ -24,7 +27,7 @@ export class BatchIndex {
   boot = '';
   batch = 0;
   recorded = false;
-  /** Nothing but the fields a sensor writes: no pods or destinations, which it may not claim. */
+  /** Nothing but the fields a sensor writes: no pods, destinations or cluster, which it may not claim. */
   isPlain = true;
 
   events = 0;
@@ -32,11 +35,15 @@ export class BatchIndex {
   /** Where the event's own bytes begin, after tag and length. */
   eventBody = new Int32Array(INITIAL_CAPACITY);
   eventEnd = new Int32Array(INITIAL_CAPACITY);
-  eventKind = new Uint8Array(INITIAL_CAPACITY);
+  eventKind = new Uint16Array(INITIAL_CAPACITY);
   /** Index into the process arrays, NONE or DANGLING. */
   eventProcess = new Float64Array(INITIAL_CAPACITY);
   /** 0: has none. */
   eventSequence = new Float64Array(INITIAL_CAPACITY);
+
+  /** The kinds that occur, and where each stands among them (NONE: does not occur). */
+  readonly kinds: number[] = [];
+  readonly kindSlot = new Int16Array(KIND_LIMIT).fill(NONE);
 
   processes = 0;
   processStart = new Int32Array(INITIAL_CAPACITY);
@@ -51,8 +58,11 @@ export class BatchIndex {
   containerEnd = new Int32Array(INITIAL_CAPACITY);
 
   /** Ranges of the header fields: start, end, start, end… */
-  headerRanges: number[] = [];
+  readonly headerRanges: number[] = [];
   headerBytes = 0;
+  /** The same of entries of tables that this version does not know. */
+  readonly unknownTableRanges: number[] = [];
+  unknownTableBytes = 0;
 
   readonly #numbers = new Float64Array(3);
   readonly #processIds = new Map<number, number>();
@@ -98,8 +108,12 @@ export class BatchIndex {
     this.events = 0;
     this.processes = 0;
     this.containers = 0;
+    for (const kind of this.kinds) this.kindSlot[kind] = NONE;
+    this.kinds.length = 0;
     this.headerRanges.length = 0;
     this.headerBytes = 0;
+    this.unknownTableRanges.length = 0;
+    this.unknownTableBytes = 0;
     this.#processIds.clear();
     this.#containerIds.clear();
   }
@@ -117,8 +131,13 @@ export class BatchIndex {
   }
 
   #readText(field: number, start: number, body: number, end: number): void {
-    if (field === BatchField.pods || field === BatchField.destinations) {
+    if (field === BatchField.pods || field === BatchField.destinations || field === BatchField.cluster) {
       this.isPlain = false;
+      return;
+    }
+    if (field >= FIRST_TABLE_FIELD && field <= LAST_TABLE_FIELD) {
+      addRange(this.unknownTableRanges, start, end);
+      this.unknownTableBytes += end - start;
       return;
     }
     if (field === BatchField.node) this.node = this.bytes.toString('utf8', body, end);
@@ -128,9 +147,7 @@ export class BatchIndex {
   }
 
   #keepHeader(start: number, end: number): void {
-    const ranges = this.headerRanges;
-    if (ranges.length > 0 && ranges[ranges.length - 1] === start) ranges[ranges.length - 1] = end;
-    else ranges.push(start, end);
+    addRange(this.headerRanges, start, end);
     this.headerBytes += end - start;
     if (this.headerBytes > MAX_HEADER_BYTES) throw new BatchError(`more than ${MAX_HEADER_BYTES} bytes outside of the tables`, start);
   }
@@ -147,6 +164,7 @@ export class BatchIndex {
     this.eventBody[i] = body;
     this.eventEnd[i] = end;
     this.eventKind[i] = kind;
+    if (this.kindSlot[kind] === NONE) this.kindSlot[kind] = this.kinds.push(kind) - 1;
     this.eventProcess[i] = numbers[1]!;
     this.eventSequence[i] = numbers[2]!;
     this.events = i + 1;
@@ -184,7 +202,7 @@ export class BatchIndex {
     this.eventStart = extended(this.eventStart, new Int32Array(capacity));
     this.eventBody = extended(this.eventBody, new Int32Array(capacity));
     this.eventEnd = extended(this.eventEnd, new Int32Array(capacity));
-    this.eventKind = extended(this.eventKind, new Uint8Array(capacity));
+    this.eventKind = extended(this.eventKind, new Uint16Array(capacity));
     this.eventProcess = extended(this.eventProcess, new Float64Array(capacity));
     this.eventSequence = extended(this.eventSequence, new Float64Array(capacity));
   }
@@ -203,6 +221,12 @@ export class BatchIndex {
     this.containerBody = extended(this.containerBody, new Int32Array(capacity));
     this.containerEnd = extended(this.containerEnd, new Int32Array(capacity));
   }
+}
+
+/** Appends a range; ranges side by side become one. */
+function addRange(ranges: number[], start: number, end: number): void {
+  if (ranges.length > 0 && ranges[ranges.length - 1] === start) ranges[ranges.length - 1] = end;
+  else ranges.push(start, end);
 }
 
 /** Turns the numbers by which entries refer to a table into indexes. Events of one process come in runs: the last answer is kept. */
@@ -224,7 +248,7 @@ function grown(count: number, max: number, what: string, offset: number): number
   return count * 2;
 }
 
-function extended<Numbers extends Int32Array | Uint8Array | Float64Array>(from: Numbers, to: Numbers): Numbers {
+function extended<Numbers extends Int32Array | Uint16Array | Float64Array>(from: Numbers, to: Numbers): Numbers {
   to.set(from);
   return to;
 }

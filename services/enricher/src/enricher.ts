@@ -32,6 +32,8 @@ export interface EnricherDeps {
   metrics: Metrics;
   /** Unique among all enrichers, this process's restarts included; one subject token. */
   id: string;
+  /** Name of the cluster whose nodes it enriches. */
+  cluster: string;
   /** Bytes of RAW held at most while their outputs are not stored. */
   maxInFlightBytes: number;
 }
@@ -92,6 +94,7 @@ class SharingEnricher implements Enricher {
     this.#deps = deps;
     this.#metrics = enricherMetrics(deps.metrics);
     this.#budget = new FlowBudget(deps.maxInFlightBytes);
+    this.#identities.setCluster(deps.cluster);
     const maxPayload = deps.nc.info?.max_payload ?? MESSAGE_BYTES;
     this.#splicer = new Splicer({
       messageBytes: Math.min(MESSAGE_BYTES, maxPayload) - HEADER_BYTES,
@@ -265,6 +268,7 @@ class SharingEnricher implements Enricher {
       metrics: this.#metrics,
       logger,
       owner: id,
+      cluster: this.#deps.cluster,
     });
     this.#sessions.set(node, session);
     this.#held.delete(node);

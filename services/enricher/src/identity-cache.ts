@@ -1,5 +1,5 @@
 /** Pods and addresses of the cluster, as the gateway writes them into KV, in the form the splicer copies. */
-import { BatchError, NO_NAMESPACE, subjectToken, WireCursor } from '@tidegate/contracts';
+import { BatchError, BatchField, NO_NAMESPACE, subjectToken, WireCursor } from '@tidegate/contracts';
 import { lengthDelimited, podField, type DestinationIdentity, type Identities, type PodIdentity } from './splice.ts';
 
 export interface IdentityCacheLimits {
@@ -16,6 +16,7 @@ const MAX_MISSING = 10_000;
 
 const WIRE_LENGTH = 2;
 const DESTINATIONS_TAG = 0x4a;
+const CLUSTER_TAG = (BatchField.cluster << 3) | WIRE_LENGTH;
 /** Field numbers of Pod and of Destination. */
 const PodText = { namespace: 2, name: 3, workload: 4 } as const;
 const DESTINATION_IP = 1;
@@ -44,8 +45,14 @@ export class IdentityCache implements Identities {
   /** Entries that were malformed, or one too many. */
   refused = 0;
 
+  cluster: Uint8Array = clusterField('');
+
   constructor(limits: IdentityCacheLimits = IDENTITY_LIMITS) {
     this.#limits = limits;
+  }
+
+  setCluster(name: string): void {
+    this.cluster = clusterField(name);
   }
 
   get pods(): number {
@@ -178,6 +185,10 @@ export class IdentityCache implements Identities {
       wakers.add(wake);
     });
   }
+}
+
+function clusterField(name: string): Uint8Array {
+  return lengthDelimited(CLUSTER_TAG, Buffer.from(name));
 }
 
 /** The text fields with these numbers; undefined when the bytes are no message. */

@@ -7,6 +7,9 @@ import type { Output } from './splice.ts';
 export interface LossReport {
   node: string;
   boot: string;
+  /** Batch whose first part the loss is, because it came to light with it; 0: none. */
+  batch: number;
+  cluster: string;
   recorded: boolean;
   reason: LossReason;
   /** undefined: how many is not known, and their numbers neither. */
@@ -15,11 +18,13 @@ export interface LossReport {
   timeNs: number;
 }
 
-/** The loss as a message of EVENTS; its first and last sequence are those that are missing, so that its id is its own. */
-export function lossOutput({ node, boot, recorded, reason, range, timeNs }: LossReport): Output {
+/** The loss as a message of EVENTS. */
+export function lossOutput({ node, boot, batch, cluster, recorded, reason, range, timeNs }: LossReport): Output {
   const payload = encodeBatch({
     node,
     boot,
+    batch,
+    cluster,
     wallOffsetNs: timeNs,
     recorded,
     events: [
@@ -34,9 +39,9 @@ export function lossOutput({ node, boot, recorded, reason, range, timeNs }: Loss
     kind: Kind.KIND_LOSS,
     payload,
     events: 1,
-    firstSequence: range?.first ?? 0,
-    lastSequence: range?.last ?? 0,
-    fingerprint: 0,
+    firstSequence: 0,
+    lastSequence: 0,
+    name: `loss:${range ? `${range.first}-${range.last}` : ''}`,
   };
 }
 

@@ -14,6 +14,10 @@ export function enricherMetrics(metrics: Metrics) {
     skippedBatches: metrics.counter('skipped_batches', 'Batches that RAW held twice'),
     unresolvedPods: metrics.counter('unresolved_pods', 'Pods, counted once a batch, that KV did not have in time'),
     podWaits: metrics.counter('pod_waits', 'Batches that waited for a pod'),
+    droppedTableBytes: metrics.counter(
+      'dropped_table_bytes',
+      'Bytes of tables of a newer schema that were too large to go with each message',
+    ),
     poison: metrics.counter('poison_messages', 'Messages that could not be read and went to the dead-letter stream', ['reason']),
     discardedEvents: metrics.counter('discarded_events', 'Events that RAW discarded before they were read'),
     restarts: metrics.counter('restarts', 'Nodes that were started again from their cursor', ['reason']),

@@ -2,8 +2,18 @@
  * Enriches one node: takes its cursor, reads its batches in order, publishes what they become, and moves the cursor when that is stored. Whatever
  * goes wrong ends the session; the next one starts from the cursor. What it then publishes again has the same ids, and the stream refuses it.
  */
+import { hash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { BatchError, DEAD_LETTER_PREFIX, LossReason, RAW_PREFIX, STREAMS, tokenName } from '@tidegate/contracts';
+import {
+  BatchError,
+  DEAD_LETTER_PREFIX,
+  formatEventHeaders,
+  LossReason,
+  RAW_PREFIX,
+  SCHEMA_VERSION,
+  STREAMS,
+  tokenName,
+} from '@tidegate/contracts';
 import type { NatsConnection } from '@nats-io/nats-core';
 import type { Logger, Publisher, StreamMessage, StreamReader, StreamReaders } from '@tidegate/runtime';
 import { CursorConflict, type Cursor, type CursorStore } from './cursor-store.ts';
@@ -33,6 +43,8 @@ export interface NodeSessionDeps {
   logger: Logger;
   /** This enricher. */
   owner: string;
+  /** Name of the cluster that the nodes belong to. */
+  cluster: string;
 }
 
 export interface NodeSession {
@@ -63,6 +75,17 @@ export const DeadLetterHeader = {
   /** The original's size, when the payload had to be cut. */
   truncated: 'Tidegate-Truncated',
 } as const;
+
+/** What messages of EVENTS come of. */
+interface Origin {
+  /** What their ids begin with. */
+  id: string;
+  boot: string;
+  /** 0: no batch. */
+  batch: number;
+}
+
+const NO_BATCH: Origin = { id: '', boot: '', batch: 0 };
 
 interface PendingBatch {
   cursor: Cursor;
@@ -223,7 +246,7 @@ class Session implements NodeSession {
     };
     if (index.boot === before.boot && index.batch <= before.batch && range.last <= before.lastSequence) {
       metrics.skippedBatches.inc();
-      await this.#publish(message, { ...before, streamSequence: message.streamSequence }, [], '');
+      await this.#publish(message, { ...before, streamSequence: message.streamSequence }, [], NO_BATCH);
       return;
     }
     const missing = splicer.missingPods(identities);
@@ -236,8 +259,11 @@ class Session implements NodeSession {
     }
     const outputs = splicer.outputs(identities);
     metrics.unresolvedPods.inc(splicer.unresolvedPods);
+    metrics.droppedTableBytes.inc(splicer.droppedTableBytes);
     const losses = this.#discarded(message, range, before);
-    await this.#publish(message, cursor, [...losses, ...outputs], `${this.#nodeToken}:${index.boot}:${index.batch}`);
+    const { boot, batch } = index;
+    const id = `${this.#nodeToken}:${boot}:${batch}:${digestOf(message.data)}`;
+    await this.#publish(message, cursor, [...losses, ...outputs], { id, boot, batch });
   }
 
   /** Loss events for numbers that should have come before this batch and did not: RAW discarded them. */
@@ -246,7 +272,9 @@ class Session implements NodeSession {
     const isKnown = before.boot !== '';
     // A capture that is played begins anywhere.
     if (index.recorded && index.boot !== before.boot) return [];
-    const report = { node: index.node, boot: index.boot, recorded: index.recorded, reason: LossReason.LOSS_REASON_RAW_DISCARDED };
+    const { node, boot, batch, recorded } = index;
+    const { cluster } = this.#deps;
+    const report = { node, boot, batch, cluster, recorded, reason: LossReason.LOSS_REASON_RAW_DISCARDED };
     // A node never seen, whose sensor has sent batches before this one: how many events they held nobody knows any more.
     if (!isKnown) return index.batch > 1 ? [lossOutput({ ...report, range: undefined, timeNs: message.timeNs })] : [];
     if (range.first <= before.lastSequence + 1) return [];
@@ -263,7 +291,7 @@ class Session implements NodeSession {
 
   /** Puts what cannot be read into the dead-letter stream, tells of the loss, and goes on behind it. */
   async #bury(message: StreamMessage, error: PoisonError): Promise<void> {
-    const { deadLetters, metrics, logger, nc } = this.#deps;
+    const { deadLetters, metrics, logger, nc, cluster } = this.#deps;
     const node = tokenName(this.#nodeToken);
     const messageId = message.headers?.get('Nats-Msg-Id') ?? '';
     const before = this.#processed!;
@@ -286,14 +314,16 @@ class Session implements NodeSession {
     });
     const range = this.#lostRange(message, error);
     const cursor: Cursor = { ...before, streamSequence: message.streamSequence, lastSequence: range?.last ?? before.lastSequence };
-    const report = { node, boot: before.boot, recorded: false, timeNs: message.timeNs };
+    const { boot } = before;
+    const report = { node, boot, batch: NO_BATCH.batch, cluster, recorded: false, timeNs: message.timeNs };
     const losses: Output[] = [];
-    if (range && before.boot !== '' && range.first > before.lastSequence + 1) {
+    if (range && boot !== '' && range.first > before.lastSequence + 1) {
       const gap = { first: before.lastSequence + 1, last: range.first - 1 };
       losses.push(this.#discardedOutput({ ...report, reason: LossReason.LOSS_REASON_RAW_DISCARDED, range: gap }));
     }
     if (range) losses.push(lossOutput({ ...report, reason: LossReason.LOSS_REASON_POISON, range }));
-    await this.#publish(message, cursor, losses, `${this.#nodeToken}:poison:${message.streamSequence}:${message.timeNs}`);
+    const id = `${this.#nodeToken}:poison:${message.streamSequence}:${message.timeNs}`;
+    await this.#publish(message, cursor, losses, { ...NO_BATCH, id, boot });
   }
 
   /** Numbers that are missing because of it, as far as its header tells and they were not accounted for before. */
@@ -306,25 +336,39 @@ class Session implements NodeSession {
   }
 
   /** Hands the messages to the publisher, in order; the cursor moves to `cursor` when all are stored. */
-  async #publish(message: StreamMessage, cursor: Cursor, outputs: readonly Output[], idPrefix: string): Promise<void> {
-    const { events, members, metrics } = this.#deps;
-    const batch: PendingBatch = { cursor, left: outputs.length, bytes: message.size };
+  async #publish(message: StreamMessage, cursor: Cursor, outputs: readonly Output[], origin: Origin): Promise<void> {
+    const { events, members, metrics, cluster } = this.#deps;
+    const node = tokenName(this.#nodeToken);
+    const pending: PendingBatch = { cursor, left: outputs.length, bytes: message.size };
     this.#processed = cursor;
-    this.#pending.push(batch);
-    for (const output of outputs) {
+    this.#pending.push(pending);
+    for (const [i, output] of outputs.entries()) {
       // More than the window is never handed over, so nothing waits in the publisher that could go out after the lease is lost.
       while (!events.stats.hasRoom) await events.ready();
       if (this.#abort.signal.aborted) return;
       if (!members.hasLease()) throw new Error('no lease: this enricher did not run for too long');
-      const { subject, payload, kind, events: count, firstSequence, lastSequence, fingerprint } = output;
-      const messageId = `${idPrefix}:${kind}:${firstSequence}-${lastSequence}:${count}:${fingerprint.toString(36)}`;
+      const { subject, payload, name, events: count, firstSequence, lastSequence } = output;
+      const { id, boot, batch } = origin;
+      // What is of no batch stands alone.
+      const place = batch === 0 ? { part: 1, parts: 1 } : { part: i + 1, parts: outputs.length };
+      const headers = formatEventHeaders({
+        schema: SCHEMA_VERSION,
+        cluster,
+        node,
+        boot,
+        batch,
+        ...place,
+        firstSequence,
+        lastSequence,
+        events: count,
+      });
       metrics.bytesPublished.inc(payload.length);
-      events.publish({ subject, payload, messageId }).then(
+      events.publish({ subject, payload, messageId: `${id}:${name}`, headers }).then(
         ack => {
           metrics.messagesStored.inc();
           metrics.eventsStored.inc(count);
           if (ack.duplicate) metrics.duplicates.inc();
-          batch.left--;
+          pending.left--;
           this.#advance();
         },
         (error: unknown) => this.#fail(error),
@@ -398,6 +442,14 @@ class Session implements NodeSession {
     this.#deps.metrics.lag.remove({ node: this.#nodeToken });
     this.#end.resolve(reason);
   }
+}
+
+/**
+ * 8 bytes of the batch's digest, as part of the ids of what it becomes: another batch of the same number and shape, which somebody forged or which a sensor
+ * made that had forgotten its numbers, is not taken for a repetition of the first.
+ */
+function digestOf(payload: Uint8Array): string {
+  return hash('sha256', payload, 'hex').slice(0, 16);
 }
 
 /** Headers that say how to read the payload. The server's own and the id are left behind: the dead letter has its own id. */

@@ -25,8 +25,8 @@ export interface Output {
   /** Lowest and highest sequence number; 0 when no event has one. */
   firstSequence: number;
   lastSequence: number;
-  /** Of the positions of its events within the batch: differs for every other choice of events. */
-  fingerprint: number;
+  /** What its id has beyond the batch's: differs for every other choice of events. */
+  name: string;
 }
 
 /** A pod as the splicer needs it. */
@@ -45,6 +45,8 @@ export interface DestinationIdentity {
 
 /** Where identity comes from. */
 export interface Identities {
+  /** The cluster as field `cluster` of an EventBatch, tag and length included. */
+  readonly cluster: Uint8Array;
   pod(node: string, uid: string): PodIdentity | undefined;
   /** Number of known destinations; at 0 no address is looked at. */
   readonly destinations: number;
@@ -61,6 +63,10 @@ export interface SpliceLimits {
 
 /** All messages of one batch together: guards against a batch made to blow up when its tables are copied per subject. */
 const MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
+
+/** Tables of a newer schema go whole with each message, up to so much a message and a batch; beyond, they are left out and counted. */
+const MAX_UNKNOWN_TABLE_BYTES = 64 * 1024;
+const MAX_UNKNOWN_TABLES_OUTPUT_BYTES = 8 * 1024 * 1024;
 
 /** Subject of what refers to a process or container that the batch does not hold. */
 const DANGLING_PLACE = `${NO_NAMESPACE}.unknown`;
@@ -89,6 +95,8 @@ export class Splicer {
   readonly #limits: SpliceLimits;
   /** Pods the last call of `outputs` found no identity for. */
   unresolvedPods = 0;
+  /** Bytes of unknown tables that the last call of `outputs` left out. */
+  droppedTableBytes = 0;
 
   /** Per container: its place, and its pod as index into #podFields or NONE. */
   #containerPlace = new Int32Array(64);
@@ -99,8 +107,8 @@ export class Splicer {
   readonly #podNumbers = new Map<string, number>();
 
   /** Groups: one for each subject of the batch. */
-  #groupOfKey = new Int32Array(64 * KIND_LIMIT);
-  #groupKind = new Uint8Array(64);
+  #groupOfKey = new Int32Array(1_024);
+  #groupKind = new Uint16Array(64);
   #groupPlace = new Int32Array(64);
   #groupFirst = new Int32Array(64);
   #groupLast = new Int32Array(64);
@@ -118,6 +126,8 @@ export class Splicer {
   readonly #messageFields: Uint8Array[] = [];
   readonly #messageDestinations = new Set<DestinationIdentity>();
   #tableBytes = 0;
+  /** Whether they go with the batch's messages. */
+  #hasUnknownTables = false;
 
   constructor(limits: SpliceLimits) {
     this.#limits = limits;
@@ -143,7 +153,10 @@ export class Splicer {
   outputs(identities: Identities): Output[] {
     this.#identify(identities);
     const groups = this.#group();
-    if (groups === 1 && this.index.isPlain) {
+    const { unknownTableBytes } = this.index;
+    this.#hasUnknownTables = unknownTableBytes <= MAX_UNKNOWN_TABLE_BYTES && unknownTableBytes * groups <= MAX_UNKNOWN_TABLES_OUTPUT_BYTES;
+    this.droppedTableBytes = this.#hasUnknownTables ? 0 : unknownTableBytes;
+    if (groups === 1 && this.index.isPlain && this.#hasUnknownTables) {
       const whole = this.#passThrough(identities);
       if (whole) return [whole];
     }
@@ -230,8 +243,9 @@ export class Splicer {
   /** Threads the events of each subject into a list, in their order. Returns how many subjects there are. */
   #group(): number {
     const { index } = this;
-    const { eventKind, eventProcess, processContainer, events } = index;
-    const keys = this.#places.length * KIND_LIMIT;
+    const { eventKind, eventProcess, processContainer, events, kindSlot } = index;
+    const kinds = index.kinds.length;
+    const keys = this.#places.length * kinds;
     if (this.#groupOfKey.length < keys) this.#groupOfKey = new Int32Array(keys * 2);
     const groupOfKey = this.#groupOfKey.fill(NONE, 0, keys);
     if (this.#nextEvent.length < events) this.#nextEvent = new Int32Array(index.eventStart.length);
@@ -247,7 +261,7 @@ export class Splicer {
         place = container === NONE ? HOST : container === DANGLING ? UNKNOWN : containerPlace[container]!;
       }
       const kind = eventKind[event]!;
-      const key = place * KIND_LIMIT + kind;
+      const key = place * kinds + kindSlot[kind]!;
       const group = groupOfKey[key]!;
       nextEvent[event] = NONE;
       if (group !== NONE) {
@@ -268,7 +282,7 @@ export class Splicer {
 
   #growGroups(): void {
     const capacity = this.#groupKind.length * 2;
-    const kinds = new Uint8Array(capacity);
+    const kinds = new Uint16Array(capacity);
     kinds.set(this.#groupKind);
     this.#groupKind = kinds;
     const grow = (from: Int32Array) => {
@@ -284,17 +298,16 @@ export class Splicer {
   /** Everything goes to one subject: concatenated messages merge, so the payload stays as it is and identity is appended. */
   #passThrough(identities: Identities): Output | undefined {
     const { index } = this;
-    this.#beginMessage();
+    this.#beginMessage(identities);
     for (const field of this.#podFields) this.#addField(field);
     const summary = this.#beginSummary();
     for (let event = 0; event < index.events; event++) {
       if (identities.destinations > 0) this.#addDestination(event, identities);
       this.#summarise(summary, event);
     }
-    const size = index.bytes.length + this.#tableBytes;
+    const size = index.bytes.length + this.#tableBytes - this.#ownTableBytes();
     if (size > this.#limits.messageBytes) return undefined;
-    const payload = this.#messageFields.length === 0 ? index.bytes : Buffer.concat([index.bytes, ...this.#messageFields], size);
-    return this.#output(0, payload, summary);
+    return this.#output(0, Buffer.concat([index.bytes, ...this.#messageFields], size), summary);
   }
 
   /** Appends a group's messages. */
@@ -306,7 +319,7 @@ export class Splicer {
     const hasDestinations = identities.destinations > 0;
     let first = this.#groupFirst[group]!;
     while (first !== NONE) {
-      this.#beginMessage();
+      this.#beginMessage(identities);
       const summary = this.#beginSummary();
       let eventBytes = 0;
       let event = first;
@@ -329,18 +342,24 @@ export class Splicer {
     }
   }
 
-  #beginMessage(): void {
+  #beginMessage(identities: Identities): void {
     const { index } = this;
     this.#mark++;
     this.#processCount = 0;
     this.#containerCount = 0;
     this.#messageFields.length = 0;
     this.#messageDestinations.clear();
-    this.#tableBytes = 0;
+    this.#tableBytes = this.#ownTableBytes();
+    this.#addField(identities.cluster);
     if (this.#processMark.length < index.processes) {
       this.#processMark = new Float64Array(index.processStart.length);
       this.#messageProcesses = new Int32Array(index.processStart.length);
     }
+  }
+
+  /** Bytes of tables that go with every message of the batch. */
+  #ownTableBytes(): number {
+    return this.#hasUnknownTables ? this.index.unknownTableBytes : 0;
   }
 
   /** Bytes of processes, containers and pods that the event needs and the message does not have. */
@@ -430,19 +449,18 @@ export class Splicer {
       events: summary.events,
       firstSequence: summary.firstSequence,
       lastSequence: summary.lastSequence,
-      fingerprint: summary.fingerprint >>> 0,
+      name: `${kind}:${summary.firstSequence}-${summary.lastSequence}:${summary.events}:${(summary.fingerprint >>> 0).toString(36)}`,
     };
   }
 
-  /** Header, containers, processes, pods and destinations, then the events from `first` up to, not including, `stop`. */
+  /** Header, unknown tables, containers, processes, what identity adds, then the events from `first` up to, not including, `stop`. */
   #write(first: number, stop: number, size: number): Uint8Array {
     const { index } = this;
     const source = index.bytes;
     const target = Buffer.allocUnsafe(size);
     let offset = 0;
-    for (let i = 0; i < index.headerRanges.length; i += 2) {
-      offset = copy(source, index.headerRanges[i]!, index.headerRanges[i + 1]!, target, offset);
-    }
+    offset = copyRanges(source, index.headerRanges, target, offset);
+    if (this.#hasUnknownTables) offset = copyRanges(source, index.unknownTableRanges, target, offset);
     for (let i = 0; i < this.#containerCount; i++) {
       const container = this.#messageContainers[i]!;
       offset = copy(source, index.containerStart[container]!, index.containerEnd[container]!, target, offset);
@@ -474,6 +492,7 @@ interface Summary {
   events: number;
   firstSequence: number;
   lastSequence: number;
+  /** Of the positions of its events within the batch. */
   fingerprint: number;
 }
 
@@ -510,6 +529,12 @@ function findField(cursor: WireCursor, wantedTag: number): boolean {
     cursor.skip(tag & 7);
   }
   return false;
+}
+
+/** @param ranges start, end, start, end… */
+function copyRanges(source: Buffer, ranges: readonly number[], target: Buffer, offset: number): number {
+  for (let i = 0; i < ranges.length; i += 2) offset = copy(source, ranges[i]!, ranges[i + 1]!, target, offset);
+  return offset;
 }
 
 function copy(source: Buffer, start: number, end: number, target: Buffer, offset: number): number {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import { zstdCompressSync } from 'node:zlib';
-import { encodeBatch, LossReason, Pod, RawHeader, STREAMS } from '@tidegate/contracts';
+import { decodeBatch, encodeBatch, LossReason, parseEventHeaders, Pod, RawHeader, STREAMS } from '@tidegate/contracts';
 import { waitFor } from '@tidegate/testkit';
 import { headers } from '@nats-io/nats-core';
 import { DeadLetterHeader } from '../src/node-session.ts';
@@ -43,6 +43,62 @@ for (const version of ['new', 'debian'] as const) {
     );
   });
 }
+
+test('headers say what part of which batch a message is, and what it holds', async () => {
+  await using stage = await setStage();
+  await stage.putPod('node_1.uid-a', Pod.encode({ uid: 'uid-a', namespace: 'shop', workload: 'web' }).finish());
+  await stage.announceNode('node.1');
+  await stage.enricher('a');
+  await stage.storeBatches('node.1', [
+    ...batchesOf('node.1', 1, 2, ['uid-a']),
+    // Numbers are missing before it: its first part is the loss.
+    rawBatch({ node: 'node.1', batch: 4, first: 151, events: 50 }),
+  ]);
+  await stage.enriched(['node.1']);
+  const messages = (await stage.read(STREAMS.events.name)).map(message => ({
+    ...message,
+    batch: decodeBatch(message.data),
+    said: parseEventHeaders(name => message.headers?.get(name)),
+  }));
+  for (const { said, batch, subject } of messages) {
+    assert.ok(said, subject);
+    const numbers = batch.events.map(event => event.sequence ?? 0).filter(sequence => sequence > 0);
+    assert.deepEqual(
+      [said.schema, said.cluster, said.node, said.boot, said.batch, said.events, said.firstSequence, said.lastSequence],
+      [1, 'test', 'node.1', 'boot-1', batch.batch, batch.events.length, numbers[0] ?? 0, numbers.at(-1) ?? 0],
+    );
+    assert.equal(batch.cluster, 'test');
+  }
+  for (const number of [1, 2, 4]) {
+    const parts = messages.filter(({ said }) => said!.batch === number).map(({ said }) => `${said!.part}/${said!.parts}`);
+    assert.ok(parts.length > 1);
+    assert.deepEqual(
+      parts,
+      Array.from(parts, (_, i) => `${i + 1}/${parts.length}`),
+    );
+  }
+  const loss = messages.find(({ said }) => said!.batch === 4)!;
+  assert.deepEqual([loss.subject, loss.said!.part], ['tidegate.events.loss._host.node_1', 1]);
+});
+
+test('another batch with the number and the shape of one that was stored is no repetition of it', async () => {
+  await using stage = await setStage();
+  await stage.announceNode('node-1');
+  const [batch] = batchesOf('node-1', 1, 1) as [RawBatch];
+  await stage.storeBatches('node-1', [batch]);
+  const first = await stage.enricher('a');
+  await stage.enriched(['node-1']);
+  await first.close();
+  const before = (await stage.read(STREAMS.events.name)).length;
+  // RAW forgot the id, the enrichers their cursor.
+  await stage.manager.streams.purge('KV_enrichers');
+  await stage.manager.streams.purge(STREAMS.raw.name);
+  const payload = encodeBatch({ ...batchInput({ batch: 1, first: 1, events: EVENTS_PER_BATCH }), wallOffsetNs: 1_600_000_000_000_000_000 });
+  await stage.store('node-1', { ...batch, id: 'forged', payload });
+  await stage.enricher('b');
+  await stage.enriched(['node-1']);
+  assert.equal((await stage.read(STREAMS.events.name)).length, 2 * before);
+});
 
 test('compressed batches are enriched like others', async () => {
   await using stage = await setStage();

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   BatchError,
+  BatchField,
   decodeBatch,
   Destination,
   encodeBatch,
@@ -13,7 +14,7 @@ import {
   type EventJson,
 } from '@tidegate/contracts';
 import { IdentityCache } from '../src/identity-cache.ts';
-import { Splicer, type Output } from '../src/splice.ts';
+import { lengthDelimited, Splicer, type Output } from '../src/splice.ts';
 import { batchInput, seededRandom } from './batches.ts';
 
 const LIMITS = { messageBytes: 1024 * 1024, maxMessageBytes: 8 * 1024 * 1024 };
@@ -39,6 +40,13 @@ function splice(payload: Uint8Array, cache = new IdentityCache(), limits = LIMIT
   const splicer = new Splicer(limits);
   splicer.read(payload);
   return splicer.outputs(cache);
+}
+
+/** An entry of a table that this version does not know. */
+function tableEntry(field: number, body: readonly number[]): Uint8Array {
+  const tag = Buffer.from([(((field << 3) | 2) & 0x7f) | 0x80, field >> 4]);
+  const entry = lengthDelimited(0, Buffer.from(body));
+  return Buffer.concat([tag, entry.subarray(1)]);
 }
 
 /** The events of the messages as JSON, in the node's order. */
@@ -131,14 +139,11 @@ test('a message that cannot be published even with one event is an error of the 
   assert.throws(() => splice(encodeBatch(input), new IdentityCache(), { messageBytes: 4_096, maxMessageBytes: 8_192 }), BatchError);
 });
 
-test('the same input gives the same messages; other events in a subject give another fingerprint', () => {
+test('the same input gives the same messages; other events in a subject give another name', () => {
   const payload = encodeBatch(batchInput({ batch: 1, first: 1, events: 300, pods: ['uid-a', 'uid-b'] }));
   const cache = cacheWith(['uid-a', 'uid-b']);
   assert.deepEqual(splice(payload, cache), splice(payload, cache));
-  const idsOf = (outputs: readonly Output[]) =>
-    outputs.map(
-      ({ kind, firstSequence, lastSequence, events, fingerprint }) => `${kind}:${firstSequence}-${lastSequence}:${events}:${fingerprint}`,
-    );
+  const idsOf = (outputs: readonly Output[]) => outputs.map(({ name }) => name);
   const resolved = idsOf(splice(payload, cache));
   assert.equal(new Set(resolved).size, resolved.length);
   // Both pods in one workload: other groups, so other ids, though first, last and count of one of them could be the same.
@@ -177,6 +182,52 @@ test('known remote ends come along, once a message', () => {
   for (const { payload: message } of outputs) assert.ok(decodeBatch(message).destinations.length <= 1);
   cache.deleteDestination('10-1-0-1');
   assert.equal(jsonOf(splice(payload, cache)).filter(event => event.destination).length, 0);
+});
+
+test('kinds and tables of a newer schema pass whole, with every message', () => {
+  const known = encodeBatch(batchInput({ batch: 1, first: 1, events: 20, pods: ['uid-a'] }));
+  // Two entries of table 16, one of table 47, and an event of kind 1,023 with its detail.
+  const tables = Buffer.concat([tableEntry(16, [8, 1, 16, 99]), tableEntry(16, [8, 2]), tableEntry(47, [8, 3])]);
+  const event = lengthDelimited((BatchField.events << 3) | 2, Buffer.from([8, 0xff, 7, 16, 10, 24, 21]));
+  const outputs = splice(Buffer.concat([known, tables, event]), cacheWith(['uid-a']));
+  assert.equal(outputs.at(-1)!.subject, 'tidegate.events.kind-1023.shop.web-uid-a');
+  for (const { payload } of outputs) assert.ok(Buffer.from(payload).includes(tables), 'the tables are there, in their order');
+  assert.equal(
+    outputs.reduce((sum, output) => sum + output.events, 0),
+    21,
+  );
+  // The same, all to one subject.
+  const [single, ...others] = splice(
+    Buffer.concat([encodeBatch({ node: 'node-1', boot: 'b', batch: 1 }), tables, lengthDelimited(0x52, Buffer.from([8, 0xff, 7]))]),
+  );
+  assert.equal(others.length, 0);
+  assert.ok(Buffer.from(single!.payload).includes(tables));
+});
+
+test('tables of a newer schema that are too large are left out, and counted', () => {
+  const table = tableEntry(20, [8, 1, 18, 0x80, 0x80, 4, ...Buffer.alloc(64 * 1024)]);
+  const splicer = new Splicer(LIMITS);
+  splicer.read(Buffer.concat([encodeBatch(batchInput({ batch: 1, first: 1, events: 20 })), table]));
+  const outputs = splicer.outputs(new IdentityCache());
+  assert.equal(splicer.droppedTableBytes, table.length);
+  for (const { payload } of outputs) assert.ok(payload.length < 64 * 1024);
+  splicer.read(encodeBatch(batchInput({ batch: 1, first: 1, events: 20 })));
+  splicer.outputs(new IdentityCache());
+  assert.equal(splicer.droppedTableBytes, 0);
+});
+
+test('each message says its cluster, whatever the sensor says', () => {
+  const cache = cacheWith(['uid-a']);
+  cache.setCluster('prod-1');
+  for (const pods of [[], ['uid-a']]) {
+    const input = { ...batchInput({ batch: 1, first: 1, events: 20, pods, kinds: [Kind.KIND_EXEC] }), cluster: 'forged' };
+    const outputs = splice(encodeBatch(input), cache);
+    assert.equal(outputs.length, pods.length + 1);
+    for (const { payload } of outputs) {
+      assert.equal(decodeBatch(payload).cluster, 'prod-1');
+      assert.ok(!Buffer.from(payload).includes('forged'));
+    }
+  }
 });
 
 test('processes that refer to each other in a circle, or to nothing, do no harm', () => {

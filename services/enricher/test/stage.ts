@@ -130,6 +130,7 @@ export async function setStage(options: TestNatsOptions = {}): Promise<Stage> {
       });
       host.defer(() => connection.close());
       const enricher = createEnricher({
+        cluster: 'test',
         nc: connection,
         logger: testLogger(),
         metrics: createMetrics('enricher'),
