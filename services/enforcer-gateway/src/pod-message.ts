@@ -1,54 +1,7 @@
 /** From the API server's pod to the message that enrichers splice. */
 import { ContainerType, Pod } from '@tidegate/contracts';
-import type { KubernetesObject } from './reflector.ts';
+import { podAddresses, type ApiContainer, type ApiContainerStatus, type ApiPod } from './api-pod.ts';
 import type { Workload } from './workloads.ts';
-
-/** As much of a pod as the gateway reads; the core/v1 API reference. */
-export interface ApiPod extends KubernetesObject {
-  spec: {
-    nodeName?: string;
-    hostNetwork?: boolean;
-    serviceAccountName?: string;
-    containers?: ApiContainer[];
-    initContainers?: ApiContainer[];
-    ephemeralContainers?: ApiContainer[];
-  };
-  status?: {
-    phase?: string;
-    qosClass?: string;
-    podIPs?: { ip: string }[];
-    containerStatuses?: ApiContainerStatus[];
-    initContainerStatuses?: ApiContainerStatus[];
-    ephemeralContainerStatuses?: ApiContainerStatus[];
-  };
-}
-
-interface ApiContainer {
-  name: string;
-  image?: string;
-  securityContext?: { privileged?: boolean };
-}
-
-interface ApiContainerStatus {
-  name: string;
-  imageID?: string;
-  /** `<runtime>://<id>`. */
-  containerID?: string;
-}
-
-/** Annotation of a static pod's mirror: the UID that the kubelet gave the pod itself, and with which its cgroups are named. */
-const STATIC_POD_UID = 'kubernetes.io/config.hash';
-const MIRROR_POD = 'kubernetes.io/config.mirror';
-
-/** The UID by which the pod is known on its node. */
-export function nodePodUid({ metadata }: ApiPod): string {
-  const own = isStaticPod(metadata.annotations) ? metadata.annotations?.[STATIC_POD_UID] : undefined;
-  return own ?? metadata.uid;
-}
-
-export function isStaticPod(annotations: Record<string, string> | undefined): boolean {
-  return annotations?.[MIRROR_POD] !== undefined;
-}
 
 /** Encodes a pod; equal pods give equal bytes, since the API server sorts the keys of labels and annotations. */
 export function encodePod(pod: ApiPod, uid: string, workload: Workload, annotationNames: readonly string[]): Uint8Array {
@@ -72,10 +25,6 @@ export function encodePod(pod: ApiPod, uid: string, workload: Workload, annotati
       ...containers(spec.ephemeralContainers, status?.ephemeralContainerStatuses, ContainerType.CONTAINER_TYPE_EPHEMERAL),
     ],
   }).finish();
-}
-
-export function podAddresses({ status }: ApiPod): string[] {
-  return (status?.podIPs ?? []).map(({ ip }) => ip);
 }
 
 /** The same pod with another workload. */

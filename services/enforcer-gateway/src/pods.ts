@@ -1,7 +1,8 @@
 /** All pods of the cluster that are on a node, each as the message that enrichers splice: about 1 KB of memory for one. */
 import { podKey, tokenName } from '@tidegate/contracts';
+import { nodePodUid, podAddresses, type ApiPod } from './api-pod.ts';
 import type { BucketContents } from './bucket-writer.ts';
-import { encodePod, nodePodUid, podAddresses, withWorkload, type ApiPod } from './pod-message.ts';
+import { encodePod, withWorkload } from './pod-message.ts';
 import type { ObjectSink } from './reflector.ts';
 import { controllerOf, isOwnerKind, type Workload, type WorkloadListener, type Workloads } from './workloads.ts';
 

@@ -3,7 +3,7 @@
  * every other controller of a pod is its workload itself (StatefulSet, DaemonSet, any custom kind); a pod without one is its own; static pods of
  * all nodes with the same manifest are one workload.
  */
-import { isStaticPod, type ApiPod } from './pod-message.ts';
+import { isStaticPod, type ApiPod } from './api-pod.ts';
 import type { KubernetesObject, ObjectSink, OwnerReference } from './reflector.ts';
 
 export interface Workload {
