@@ -73,7 +73,7 @@ for (const [name, stage] of Object.entries(IMAGES)) {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(join(folder, PREFIX), { recursive: true });
   await stage(folder);
-  say(`${relative(ROOT, folder)}`);
+  say(relative(ROOT, folder));
 }
 
 /** Copies workspaces, the workspaces they depend on and all packages these need, each where the checkout has it. */

@@ -65,7 +65,7 @@ function encode(records: Buffer[]): { events: Event[]; processes: Process[]; mal
     events.map(event => event.sequence),
     events.map((_, index) => index + 1),
   );
-  return { events: events as Event[], processes: processes as Process[], malformed: malformed ?? 0 };
+  return { events, processes, malformed: malformed ?? 0 };
 }
 
 /** As the schema says: each byte that is not part of valid UTF-8 becomes one U+FFFD. Written apart from the encoder's own way. */

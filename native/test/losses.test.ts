@@ -72,7 +72,7 @@ describe('losses', { skip: skipReason() || (existsSync(BPFFS) ? false : `no ${BP
       if (event.loss?.firstSequence) {
         assert.equal(event.loss.firstSequence, next);
         assert.equal(event.loss.lastSequence, next + event.loss.count! - 1);
-        next = event.loss.lastSequence! + 1;
+        next = event.loss.lastSequence + 1;
       }
       assert.equal(event.sequence, next);
       next++;

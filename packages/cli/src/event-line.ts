@@ -50,7 +50,7 @@ export function processName(process: Pick<AncestorJson, 'binary' | 'pid'> | unde
 /** Binary and arguments without argv[0], which most often says the same. */
 export function processCommand(process: ProcessJson | AncestorJson): string {
   const rest = commandLine(process.arguments.slice(1));
-  const truncated = 'arguments_truncated' in process && process.arguments_truncated === true ? ' …' : '';
+  const truncated = 'arguments_truncated' in process && process.arguments_truncated ? ' …' : '';
   return printable(process.binary) + (rest === '' ? '' : ` ${rest}`) + truncated;
 }
 

@@ -58,8 +58,8 @@ test('a program is seen with its parents, and the audit is clean', { skip: probe
   assert.equal(ancestors[0]?.pid, process.pid, 'the test ran the shell');
   assert.equal(ancestors.at(-1)?.pid, 1, 'ancestry reaches init');
 
-  const tree = await runCommand(['tree', '--api', api, event.process!.exec_id]);
-  assert.match(tree.stdout, new RegExp(`echo\\(${event.process!.pid}\\) .*/echo ${mark} \\(uid \\d+\\) {3}\\[code 0 after`));
+  const tree = await runCommand(['tree', '--api', api, event.process.exec_id]);
+  assert.match(tree.stdout, new RegExp(`echo\\(${event.process.pid}\\) .*/echo ${mark} \\(uid \\d+\\) {3}\\[code 0 after`));
   const audit = await runCommand(['audit', '--nats', nats]);
   assert.equal(audit.code, 0, audit.stdout);
   const status = await runCommand(['status', '--api', api]);

@@ -172,9 +172,7 @@ function setting<Value, Details extends SettingDetails<NoInfer<Value>>>(
   { expected, parse }: ValueType<Value>,
   { description, default: fallback, optional = false, secret = false }: Details,
 ): Setting<Given<Value, Details>> {
-  return { description, expected, parse, default: fallback, isRequired: fallback === undefined && !optional, isSecret: secret } as Setting<
-    Given<Value, Details>
-  >;
+  return { description, expected, parse, default: fallback, isRequired: fallback === undefined && !optional, isSecret: secret };
 }
 
 function integerType({ minimum = -Infinity, maximum = Infinity }: IntegerBounds): ValueType<number> {

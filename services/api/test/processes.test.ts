@@ -29,7 +29,7 @@ const idOf = (pid: number) => PROCESSES.find(process => process.pid === pid)!.ex
 /** A process with its ancestors, as every message has them. */
 function lineOf(pid: number): typeof PROCESSES {
   const line = [];
-  for (let process = PROCESSES.find(each => each.pid === pid); process; process = PROCESSES.find(each => each.id === process!.parent))
+  for (let process = PROCESSES.find(each => each.pid === pid); process; process = PROCESSES.find(each => each.id === process.parent))
     line.push(process);
   return line;
 }

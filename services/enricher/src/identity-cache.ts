@@ -98,7 +98,7 @@ export class IdentityCache implements Identities {
       this.#podCount++;
     }
     if (!pods) {
-      this.#nodes.set(node, (pods = new Map()));
+      this.#nodes.set(node, (pods = new Map<string, PodIdentity>()));
       this.#lastNode = '';
       this.#lastPods = undefined;
     }
@@ -160,7 +160,7 @@ export class IdentityCache implements Identities {
     await Promise.all(uids.map(uid => this.#waitForPod(`${subjectToken(node)}.${subjectToken(uid)}`, signal)));
   }
 
-  #waitForPod(key: string, signal: AbortSignal): Promise<void> | undefined {
+  #waitForPod(key: string, signal: AbortSignal): Promise<void> {
     const nowMs = performance.now();
     let sinceMs = this.#missingSinceMs.get(key);
     if (sinceMs === undefined) {
@@ -169,7 +169,7 @@ export class IdentityCache implements Identities {
       this.#missingSinceMs.set(key, sinceMs);
     }
     const leftMs = sinceMs + this.#limits.podWaitMs - nowMs;
-    if (leftMs <= 0 || signal.aborted) return undefined;
+    if (leftMs <= 0 || signal.aborted) return Promise.resolve();
     return new Promise(resolve => {
       const wakers = this.#waiting.get(key) ?? new Set();
       this.#waiting.set(key, wakers);

@@ -225,7 +225,7 @@ export class Splicer {
 
   #containerText(i: number, field: number): string {
     const { index } = this;
-    const cursor = new WireCursor(index.bytes, index.containerBody[i]!, index.containerEnd[i]!);
+    const cursor = new WireCursor(index.bytes, index.containerBody[i], index.containerEnd[i]);
     let text = '';
     while (cursor.offset < cursor.end) {
       const tag = cursor.varint();
@@ -416,7 +416,7 @@ export class Splicer {
     const { index } = this;
     const kind = index.eventKind[event]!;
     if (!HAS_REMOTE_END[kind]) return;
-    const cursor = new WireCursor(index.bytes, index.eventBody[event]!, index.eventEnd[event]!);
+    const cursor = new WireCursor(index.bytes, index.eventBody[event], index.eventEnd[event]);
     const detailTag = ((10 + kind) << 3) | WIRE_LENGTH;
     if (!findField(cursor, detailTag)) return;
     if (!findField(cursor, DESTINATION_IP_TAG)) return;

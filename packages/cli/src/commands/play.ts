@@ -158,7 +158,7 @@ async function playOnce(nc: NatsConnection, { file, contents, speed, context, on
   } finally {
     await publisher.close();
   }
-  if (failure !== undefined) throw failure;
+  if (failure !== undefined) throw failure as Error;
   context.progress('');
   await context.print(`played ${countText(sent)} recorded events in ${durationText(Date.now() - startMs)}`);
 }

@@ -333,7 +333,7 @@ async function removeCgroups(): Promise<void> {
         busy = error;
       }
     }
-    if (busy !== undefined && attempt === ATTEMPTS - 1) throw busy;
+    if (busy !== undefined && attempt === ATTEMPTS - 1) throw busy as Error;
     await delay(ATTEMPT_INTERVAL_MS);
   }
 }
