@@ -7,7 +7,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -27,6 +27,10 @@ const SYSTEM_PACKAGES = [
   { name: 'zlib1g-dev', module: 'zlib' },
   { name: 'libzstd-dev', module: 'libzstd' },
 ];
+
+/** In packages/contracts: what `npm run generate` makes, and of what. */
+const GENERATED = ['events.js', 'events.d.ts', 'numbers.js', 'numbers.d.ts', 'numbers.h'].map(name => `generated/${name}`);
+const GENERATED_FROM = ['proto/tidegate/v1/events.proto', 'generate.js'];
 
 const isBuildOnly = process.argv.includes('--build-only');
 const startedAtMs = Date.now();
@@ -86,10 +90,10 @@ function installNpmPackages() {
 }
 
 function generateCode() {
-  const source = join(ROOT, 'packages/contracts/proto/tidegate/v1/events.proto');
-  const output = join(ROOT, 'packages/contracts/generated/events.js');
-  if (existsSync(output) && statSync(output).mtimeMs >= statSync(source).mtimeMs) return;
-  mkdirSync(dirname(output), { recursive: true });
+  const folder = join(ROOT, 'packages/contracts');
+  const changedAtMs = Math.max(...GENERATED_FROM.map(each => statSync(join(folder, each)).mtimeMs));
+  const isFresh = each => existsSync(join(folder, each)) && statSync(join(folder, each)).mtimeMs >= changedAtMs;
+  if (GENERATED.every(isFresh)) return;
   run('protobuf code', 'npm', ['run', '--silent', 'generate', '--workspace=packages/contracts']);
 }
 

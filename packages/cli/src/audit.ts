@@ -4,7 +4,7 @@
  * Pure: it is fed the payloads of messages in any order and says what it found. Which messages belong to a window of time, and when the last batch
  * of a window is complete, is the caller's part (`phase`).
  */
-import { BatchField, Event, Kind, WireCursor, leadingNumbers, lossReasonName, walkFields } from '@tidegate/contracts';
+import { BatchField, Event, EventField, Kind, WireCursor, leadingNumbers, lossReasonName, walkFields } from '@tidegate/contracts';
 import { TidegateError } from '@tidegate/runtime';
 import { SequenceSet, type SequenceRange } from './sequence-set.ts';
 
@@ -66,7 +66,7 @@ export interface AuditOptions {
 
 export function createAudit({ node: onlyNode, startsTorn = false }: AuditOptions = {}): Audit {
   const nodes = new Map<string, NodeState>();
-  const cursorNumbers = new Float64Array(3);
+  const cursorNumbers = new Float64Array(EventField.sequence + 1);
   let lossCount = 0;
 
   function add(payload: Uint8Array, phase: AuditPhase): void {
@@ -101,14 +101,14 @@ export function createAudit({ node: onlyNode, startsTorn = false }: AuditOptions
     walkFields(payload, (field, _wireType, _start, body, end) => {
       if (field !== BatchField.events) return;
       leadingNumbers(cursor, body, end, cursorNumbers);
-      const sequence = cursorNumbers[2]!;
+      const sequence = cursorNumbers[EventField.sequence]!;
       let isNew = true;
       if (sequence > 0) {
         isNew = state.sequences.add(sequence);
         if (!isNew) state.duplicates++;
         state.range = widened(state.range, sequence);
       }
-      if (cursorNumbers[0] === Kind.KIND_LOSS && isNew) addLoss(state, payload.subarray(body, end), sequence > 0);
+      if (cursorNumbers[EventField.kind] === Kind.KIND_LOSS && isNew) addLoss(state, payload.subarray(body, end), sequence > 0);
     });
   }
 

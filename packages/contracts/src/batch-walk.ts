@@ -3,25 +3,11 @@
  * Everything here works on untrusted bytes: a fault is a thrown BatchError, never an out-of-range read.
  */
 
-/** Field numbers of EventBatch, Event, Process, Container and Pod that are read without decoding. */
-export const BatchField = {
-  node: 1,
-  boot: 2,
-  batch: 3,
-  wallOffsetNs: 4,
-  recorded: 5,
-  containers: 6,
-  processes: 7,
-  pods: 8,
-  destinations: 9,
-  events: 10,
-  cluster: 11,
-} as const;
-
-const WIRE_VARINT = 0;
-const WIRE_FIXED64 = 1;
-const WIRE_LENGTH = 2;
-const WIRE_FIXED32 = 5;
+/** How a field's value is written: the lower three bits of its tag. Groups, 3 and 4, are not of proto3. */
+export const WireType = { varint: 0, fixed64: 1, length: 2, fixed32: 5 } as const;
+export type WireType = (typeof WireType)[keyof typeof WireType];
+const WIRE_TYPE_BITS = 3;
+const WIRE_TYPE_MASK = 7;
 
 /** An encoded batch that is not one. */
 export class BatchError extends Error {
@@ -81,16 +67,16 @@ export class WireCursor {
 
   skip(wireType: number): void {
     switch (wireType) {
-      case WIRE_VARINT:
+      case WireType.varint:
         this.varint();
         return;
-      case WIRE_FIXED64:
+      case WireType.fixed64:
         this.advance(8);
         return;
-      case WIRE_LENGTH:
+      case WireType.length:
         this.advance(this.length());
         return;
-      case WIRE_FIXED32:
+      case WireType.fixed32:
         this.advance(4);
         return;
       default:
@@ -104,6 +90,21 @@ export class WireCursor {
   }
 }
 
+/** What a field of this number and wire type begins with, as a number: to be written as a varint. */
+export function tagOf(field: number, wireType: WireType): number {
+  return field * (1 << WIRE_TYPE_BITS) + wireType;
+}
+
+/** The field number of a tag. */
+export function fieldOf(tag: number): number {
+  return Math.floor(tag / (1 << WIRE_TYPE_BITS)); // A hostile tag passes 32 bits.
+}
+
+/** The wire type of a tag: perhaps none of WireType. */
+export function wireTypeOf(tag: number): number {
+  return tag & WIRE_TYPE_MASK;
+}
+
 /** Called for each top-level field. `start` is where its tag begins, `body` where its value does (after a length), `end` is past it. */
 export type FieldVisitor = (field: number, wireType: number, start: number, body: number, end: number) => void;
 
@@ -113,20 +114,20 @@ export function walkFields(bytes: Uint8Array, visit: FieldVisitor): void {
   while (cursor.offset < cursor.end) {
     const start = cursor.offset;
     const tag = cursor.varint();
-    const wireType = tag & 7;
+    const wireType = wireTypeOf(tag);
     let body = cursor.offset;
-    if (wireType === WIRE_LENGTH) {
+    if (wireType === WireType.length) {
       const length = cursor.length();
       body = cursor.offset;
       cursor.offset += length;
     } else cursor.skip(wireType);
-    visit(Math.floor(tag / 8), wireType, start, body, cursor.offset);
+    visit(fieldOf(tag), wireType, start, body, cursor.offset);
   }
 }
 
 /**
- * The first `into.length` fields of a message, when they are the varint fields 1, 2, 3… in order, as encoders of Event, Process and
- * Container write them; a field that is not there (its value is 0) is 0.
+ * The varint fields that a message begins with, each at its number in `into`: Event, Process and Container begin with those that routing needs. Reads the fields below
+ * `into.length`; one that is not there (its value is 0) is 0.
  */
 export function leadingNumbers(cursor: WireCursor, body: number, end: number, into: Float64Array | Uint32Array): void {
   into.fill(0);
@@ -136,10 +137,10 @@ export function leadingNumbers(cursor: WireCursor, body: number, end: number, in
   try {
     while (cursor.offset < end) {
       const byte = cursor.bytes[cursor.offset]!;
-      const field = byte >> 3;
-      if ((byte & 7) !== WIRE_VARINT || byte >= 0x80 || field > into.length) break;
+      const field = byte >> WIRE_TYPE_BITS;
+      if (wireTypeOf(byte) !== WireType.varint || byte >= 0x80 || field >= into.length) break;
       cursor.offset++;
-      into[field - 1] = cursor.varint();
+      into[field] = cursor.varint();
     }
   } finally {
     cursor.end = outerEnd;

@@ -2,6 +2,18 @@
 import './protobuf-numbers.ts';
 import { tidegate } from '#generated/events.js';
 
+/** Field numbers, for what reads or writes the wire format itself. */
+export {
+  DETAIL_BASE,
+  EventBatchField as BatchField,
+  ConnectionField,
+  ContainerField,
+  DestinationField,
+  EventField,
+  PodField,
+  ProcessField,
+} from '#generated/numbers.js';
+
 const v1 = tidegate.v1;
 
 export const EventBatch = v1.EventBatch;

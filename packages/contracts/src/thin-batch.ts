@@ -1,9 +1,7 @@
 /** Drops the events of low priority from an encoded batch, leaving a loss event that counts them. For a spool that is full. */
-import { BatchField, leadingNumbers, walkFields, WireCursor } from './batch-walk.ts';
+import { leadingNumbers, walkFields, WireCursor } from './batch-walk.ts';
 import { isDataKind } from './kinds.ts';
-import { encodeBatch, Kind, LossReason } from './schema.ts';
-
-const SEQUENCE = 2;
+import { BatchField, encodeBatch, EventField, Kind, LossReason } from './schema.ts';
 
 export interface ThinnedBatch {
   /** Same id, same tables, fewer events, one loss event more; the input itself when there was nothing to drop. */
@@ -19,7 +17,7 @@ export interface ThinnedBatch {
  */
 export function thinBatch(payload: Uint8Array): ThinnedBatch {
   const cursor = new WireCursor(payload);
-  const numbers = new Float64Array(4);
+  const numbers = new Float64Array(EventField.ktimeNs + 1);
   const kept: Uint8Array[] = [];
   const byKind: Record<number, number> = {};
   let dropped = 0;
@@ -31,14 +29,14 @@ export function thinBatch(payload: Uint8Array): ThinnedBatch {
   walkFields(payload, (field, _wireType, start, body, end) => {
     if (field === BatchField.events) {
       leadingNumbers(cursor, body, end, numbers);
-      const kind = numbers[0]!;
+      const kind = numbers[EventField.kind]!;
       if (isDataKind(kind)) {
         dropped++;
         byKind[kind] = (byKind[kind] ?? 0) + 1;
-        first = Math.min(first, numbers[SEQUENCE]!);
-        last = Math.max(last, numbers[SEQUENCE]!);
-        fromKtimeNs = Math.min(fromKtimeNs, numbers[SEQUENCE + 1]!);
-        toKtimeNs = Math.max(toKtimeNs, numbers[SEQUENCE + 1]!);
+        first = Math.min(first, numbers[EventField.sequence]!);
+        last = Math.max(last, numbers[EventField.sequence]!);
+        fromKtimeNs = Math.min(fromKtimeNs, numbers[EventField.ktimeNs]!);
+        toKtimeNs = Math.max(toKtimeNs, numbers[EventField.ktimeNs]!);
         return;
       }
       events++;

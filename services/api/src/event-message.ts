@@ -3,6 +3,7 @@ import {
   BatchField,
   createEventReader,
   decodeBatch,
+  EventField,
   leadingNumbers,
   parseEventSubject,
   walkFields,
@@ -115,7 +116,7 @@ export function eventTimeUs(batch: EventBatch, event: Event): number {
 /** @throws {BatchError} */
 function readNumbers(payload: Uint8Array): MessageNumbers {
   const cursor = new WireCursor(payload);
-  const leading = new Float64Array(3);
+  const leading = new Float64Array(EventField.sequence + 1);
   const numbers = { node: '', batchId: '', first: Infinity, last: 0, count: 0 };
   let boot = '';
   let batch = 0;
@@ -134,7 +135,7 @@ function readNumbers(payload: Uint8Array): MessageNumbers {
         return;
       case BatchField.events: {
         leadingNumbers(cursor, body, end, leading);
-        const sequence = leading[2]!;
+        const sequence = leading[EventField.sequence]!;
         if (sequence === 0) return;
         numbers.first = Math.min(numbers.first, sequence);
         numbers.last = Math.max(numbers.last, sequence);

@@ -1,5 +1,16 @@
 /** Where everything stands in one encoded RAW batch. Arrays of numbers, used again for every batch: nothing is made per event. */
-import { BatchError, BatchField, leadingNumbers, WireCursor } from '@tidegate/contracts';
+import {
+  BatchError,
+  BatchField,
+  ContainerField,
+  EventField,
+  fieldOf,
+  leadingNumbers,
+  ProcessField,
+  WireCursor,
+  WireType,
+  wireTypeOf,
+} from '@tidegate/contracts';
 
 /** More than any sensor puts into a batch of 1 MiB; a batch beyond is malformed. */
 const MAX_EVENTS = 1 << 18;
@@ -17,8 +28,6 @@ const LAST_TABLE_FIELD = 47;
 export const NONE = -1;
 export const DANGLING = -2;
 
-const WIRE_VARINT = 0;
-const WIRE_LENGTH = 2;
 const INITIAL_CAPACITY = 4_096;
 
 export class BatchIndex {
@@ -64,7 +73,8 @@ export class BatchIndex {
   readonly unknownTableRanges: number[] = [];
   unknownTableBytes = 0;
 
-  readonly #numbers = new Float64Array(3);
+  /** What events, processes and containers begin with, at their field numbers. */
+  readonly #numbers = new Float64Array(Math.max(EventField.sequence, ProcessField.container, ContainerField.id) + 1);
   readonly #processIds = new Map<number, number>();
   readonly #containerIds = new Map<number, number>();
 
@@ -78,9 +88,9 @@ export class BatchIndex {
     while (cursor.offset < cursor.end) {
       const start = cursor.offset;
       const tag = cursor.varint();
-      const wireType = tag & 7;
-      const field = Math.floor(tag / 8);
-      if (wireType !== WIRE_LENGTH) {
+      const wireType = wireTypeOf(tag);
+      const field = fieldOf(tag);
+      if (wireType !== WireType.length) {
         this.#readNumber(cursor, field, wireType, start);
         continue;
       }
@@ -122,7 +132,7 @@ export class BatchIndex {
     const isOurs = field === BatchField.batch || field === BatchField.wallOffsetNs || field === BatchField.recorded;
     if (field === 0 || (field <= BatchField.events && !isOurs)) throw new BatchError(`field ${field} has wire type ${wireType}`, start);
     if (isOurs) {
-      if (wireType !== WIRE_VARINT) throw new BatchError(`field ${field} has wire type ${wireType}`, start);
+      if (wireType !== WireType.varint) throw new BatchError(`field ${field} has wire type ${wireType}`, start);
       const value = cursor.varint();
       if (field === BatchField.batch) this.batch = value;
       else if (field === BatchField.recorded) this.recorded = value !== 0;
@@ -157,7 +167,7 @@ export class BatchIndex {
     if (i === this.eventStart.length) this.#growEvents(start);
     const numbers = this.#numbers;
     leadingNumbers(cursor, body, end, numbers);
-    const kind = numbers[0]!;
+    const kind = numbers[EventField.kind]!;
     if (kind === 0 || kind >= KIND_LIMIT)
       throw new BatchError(`event does not begin with its kind, or kind ${kind} is out of range`, start);
     this.eventStart[i] = start;
@@ -165,8 +175,8 @@ export class BatchIndex {
     this.eventEnd[i] = end;
     this.eventKind[i] = kind;
     if (this.kindSlot[kind] === NONE) this.kindSlot[kind] = this.kinds.push(kind) - 1;
-    this.eventProcess[i] = numbers[1]!;
-    this.eventSequence[i] = numbers[2]!;
+    this.eventProcess[i] = numbers[EventField.process]!;
+    this.eventSequence[i] = numbers[EventField.sequence]!;
     this.events = i + 1;
   }
 
@@ -175,12 +185,13 @@ export class BatchIndex {
     if (i === this.processStart.length) this.#growProcesses(start);
     const numbers = this.#numbers;
     leadingNumbers(cursor, body, end, numbers);
-    if (numbers[0] === 0) throw new BatchError('process does not begin with its id', start);
-    this.#processIds.set(numbers[0]!, i);
+    const id = numbers[ProcessField.id]!;
+    if (id === 0) throw new BatchError('process does not begin with its id', start);
+    this.#processIds.set(id, i);
     this.processStart[i] = start;
     this.processEnd[i] = end;
-    this.processParent[i] = numbers[1]!;
-    this.processContainer[i] = numbers[2]!;
+    this.processParent[i] = numbers[ProcessField.parent]!;
+    this.processContainer[i] = numbers[ProcessField.container]!;
     this.processes = i + 1;
   }
 
@@ -189,8 +200,9 @@ export class BatchIndex {
     if (i === this.containerStart.length) this.#growContainers(start);
     const numbers = this.#numbers;
     leadingNumbers(cursor, body, end, numbers);
-    if (numbers[0] === 0) throw new BatchError('container does not begin with its id', start);
-    this.#containerIds.set(numbers[0]!, i);
+    const id = numbers[ContainerField.id]!;
+    if (id === 0) throw new BatchError('container does not begin with its id', start);
+    this.#containerIds.set(id, i);
     this.containerStart[i] = start;
     this.containerBody[i] = body;
     this.containerEnd[i] = end;

@@ -1,5 +1,16 @@
 /** Pods and addresses of the cluster, as the gateway writes them into KV, in the form the splicer copies. */
-import { BatchError, BatchField, NO_NAMESPACE, subjectToken, WireCursor } from '@tidegate/contracts';
+import {
+  BatchError,
+  BatchField,
+  DestinationField,
+  fieldOf,
+  NO_NAMESPACE,
+  PodField,
+  subjectToken,
+  WireCursor,
+  WireType,
+  wireTypeOf,
+} from '@tidegate/contracts';
 import { lengthDelimited, podField, type DestinationIdentity, type Identities, type PodIdentity } from './splice.ts';
 
 export interface IdentityCacheLimits {
@@ -14,12 +25,8 @@ export const IDENTITY_LIMITS = { maxPods: 200_000, maxDestinations: 200_000, pod
 /** Pods waited for in vain that are remembered, so that a node waits once for each and not once a batch. */
 const MAX_MISSING = 10_000;
 
-const WIRE_LENGTH = 2;
-const DESTINATIONS_TAG = 0x4a;
-const CLUSTER_TAG = (BatchField.cluster << 3) | WIRE_LENGTH;
-/** Field numbers of Pod and of Destination. */
-const PodText = { namespace: 2, name: 3, workload: 4 } as const;
-const DESTINATION_IP = 1;
+/** What of a pod makes its place. */
+const PLACE_FIELDS: readonly number[] = [PodField.namespace, PodField.name, PodField.workload];
 const FNV_OFFSET = 0x811c9dc5 | 0;
 const FNV_PRIME = 0x01000193;
 /** Keeps hashes in the range that V8 stores without an object. */
@@ -82,7 +89,7 @@ export class IdentityCache implements Identities {
    */
   putPod(key: string, value: Uint8Array): void {
     const dot = key.indexOf('.');
-    const text = texts(value, Object.values(PodText));
+    const text = texts(value, PLACE_FIELDS);
     if (dot < 0 || !text) {
       this.refused++;
       return;
@@ -126,13 +133,13 @@ export class IdentityCache implements Identities {
    * @param value tidegate.v1.Destination; copied
    */
   putDestination(key: string, value: Uint8Array): void {
-    const ip = texts(value, [DESTINATION_IP])?.[0];
+    const ip = texts(value, [DestinationField.ip])?.[0];
     if (!ip || (!this.#destinationKeys.has(key) && this.#destinationKeys.size >= this.#limits.maxDestinations)) {
       this.refused++;
       return;
     }
     this.deleteDestination(key);
-    const entry: DestinationEntry = { ip: Buffer.from(ip), field: lengthDelimited(DESTINATIONS_TAG, value) };
+    const entry: DestinationEntry = { ip: Buffer.from(ip), field: lengthDelimited(BatchField.destinations, value) };
     this.#destinationKeys.set(key, entry);
     const slot = hash(entry.ip, 0, entry.ip.length);
     const entries = this.#destinations.get(slot);
@@ -188,7 +195,7 @@ export class IdentityCache implements Identities {
 }
 
 function clusterField(name: string): Uint8Array {
-  return lengthDelimited(CLUSTER_TAG, Buffer.from(name));
+  return lengthDelimited(BatchField.cluster, Buffer.from(name));
 }
 
 /** The text fields with these numbers; undefined when the bytes are no message. */
@@ -199,12 +206,12 @@ function texts(message: Uint8Array, fields: readonly number[]): string[] | undef
   try {
     while (cursor.offset < cursor.end) {
       const tag = cursor.varint();
-      if ((tag & 7) !== WIRE_LENGTH) {
-        cursor.skip(tag & 7);
+      if (wireTypeOf(tag) !== WireType.length) {
+        cursor.skip(wireTypeOf(tag));
         continue;
       }
       const length = cursor.length();
-      const wanted = fields.indexOf(Math.floor(tag / 8));
+      const wanted = fields.indexOf(fieldOf(tag));
       if (wanted >= 0) found[wanted] = bytes.toString('utf8', cursor.offset, cursor.offset + length);
       cursor.offset += length;
     }

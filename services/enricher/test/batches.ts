@@ -42,7 +42,7 @@ export function batchInput({
   first,
   events,
   pods = [],
-  kinds = [1, 2, 3, 7],
+  kinds = [Kind.KIND_EXEC, Kind.KIND_EXIT, Kind.KIND_CONNECT, Kind.KIND_CLOSE],
 }: BatchOptions): EventBatchInput {
   const random = seededRandom(first + batch);
   const processes = [

@@ -1,6 +1,7 @@
 import { zstdDecompressSync } from 'node:zlib';
 import {
   BatchField,
+  EventField,
   Kind,
   RawHeader,
   WireCursor,
@@ -62,12 +63,13 @@ export function withLosses(batch: RawBatch, losses: readonly Loss[]): RawBatch {
 export function countKinds(batch: RawBatch): Record<number, number> {
   const { payload } = plainBatch(batch);
   const cursor = new WireCursor(payload);
-  const numbers = new Float64Array(1);
+  const numbers = new Float64Array(EventField.kind + 1);
   const byKind: Record<number, number> = {};
   walkFields(payload, (field, _wireType, _start, body, end) => {
     if (field !== BatchField.events) return;
     leadingNumbers(cursor, body, end, numbers);
-    byKind[numbers[0]!] = (byKind[numbers[0]!] ?? 0) + 1;
+    const kind = numbers[EventField.kind]!;
+    byKind[kind] = (byKind[kind] ?? 0) + 1;
   });
   return byKind;
 }

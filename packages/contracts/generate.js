@@ -1,0 +1,126 @@
+/**
+ * Makes generated/ from the schema: codecs (pbjs), and the numbers of its fields and enums for code that reads or writes the wire format itself, as a module for
+ * TypeScript and as a header for native/. `npm run generate` runs it, and scripts/setup.js when the schema or this file is newer than what was made.
+ */
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import protobuf from 'protobufjs';
+import pbjs from 'protobufjs-cli/pbjs.js';
+
+const FOLDER = fileURLToPath(new URL('.', import.meta.url));
+const SCHEMA = 'proto/tidegate/v1/events.proto';
+const CODEC_OPTIONS =
+  '--target static-module --wrap esm --force-number --no-create --no-verify --no-delimited --no-typeurl --no-service --dts'.split(' ');
+const GENERATED = `Generated from ${SCHEMA}: edit that.`;
+
+/**
+ * @typedef {object} Numbers what a schema numbers
+ * @property {{ name: string, fields: { name: string, number: number }[] }[]} messages fields as the schema spells them, in its order
+ * @property {{ name: string, values: { name: string, number: number }[] }[]} enums values without the enum's name before them
+ * @property {number} detailBase the field of Event that holds an event's detail is this plus the kind's number
+ */
+
+/**
+ * @param {string} text a .proto file of package tidegate.v1
+ * @returns {Numbers}
+ * @throws {Error} when the schema breaks a rule that readers of the wire format rely on
+ */
+export function numbersOf(text) {
+  const types = protobuf.parse(text, { keepCase: true }).root.lookup('tidegate.v1').nestedArray;
+  const enums = types
+    .filter(type => type instanceof protobuf.Enum)
+    .map(({ name, values }) => ({
+      name,
+      values: Object.entries(values).map(([value, number]) => ({ name: value.slice(constantCase(name).length + 1), number })),
+    }));
+  const messages = types
+    .filter(type => type instanceof protobuf.Type)
+    .map(({ name, fieldsArray }) => ({ name, fields: fieldsArray.map(field => ({ name: field.name, number: field.id })) }));
+  return { messages, enums, detailBase: detailBaseOf(messages, enums) };
+}
+
+/** A kind and the field of its detail have the same name, and their numbers differ by the same for all. */
+function detailBaseOf(messages, enums) {
+  const kinds = new Map(enums.find(each => each.name === 'Kind').values.map(({ name, number }) => [name.toLowerCase(), number]));
+  const { fields } = messages.find(each => each.name === 'Event');
+  const details = fields.filter(field => kinds.has(field.name));
+  const base = details[0].number - kinds.get(details[0].name);
+  const faults = details.filter(({ name, number }) => number !== base + kinds.get(name));
+  if (faults.length > 0) {
+    const each = ({ name, number }) => `Event.${name}: expected ${base + kinds.get(name)} (${base} + its kind), got ${number}`;
+    throw new Error(`field numbers of details\n${faults.map(each).join('\n')}`);
+  }
+  return base;
+}
+
+/** @param {Numbers} numbers */
+export function moduleOf({ messages, detailBase }) {
+  const objects = messages.map(({ name, fields }) => {
+    const lines = fields.map(field => `  ${protobuf.util.jsonName(field.name)}: ${field.number},\n`);
+    return `export const ${name}Field = {\n${lines.join('')}};\n`;
+  });
+  return `// ${GENERATED}\n\nexport const DETAIL_BASE = ${detailBase};\n\n${objects.join('\n')}`;
+}
+
+/** @param {Numbers} numbers */
+export function declarationsOf({ messages, detailBase }) {
+  const objects = messages.map(({ name, fields }) => {
+    const lines = fields.map(field => `  readonly ${protobuf.util.jsonName(field.name)}: ${field.number};\n`);
+    return `/** Field numbers of ${name}. */\nexport declare const ${name}Field: {\n${lines.join('')}};\n`;
+  });
+  const base = `/** The field of Event that holds an event's detail is this plus the kind's number. */\nexport declare const DETAIL_BASE: ${detailBase};\n`;
+  return `// ${GENERATED}\n\n${base}\n${objects.join('\n')}`;
+}
+
+/** @param {Numbers} numbers */
+export function headerOf({ messages, enums, detailBase }) {
+  const structs = messages.map(({ name, fields }) => {
+    const lines = fields.map(field => `  static constexpr uint32_t ${field.name.toUpperCase()} = ${field.number};\n`);
+    return `struct ${name} {\n${lines.join('')}};\n`;
+  });
+  const enumClasses = enums.map(({ name, values }) => {
+    const lines = values.map(value => `  ${value.name} = ${value.number},\n`);
+    return `enum class ${name} : uint32_t {\n${lines.join('')}};\n`;
+  });
+  return `// ${GENERATED}
+#pragma once
+
+#include <cstdint>
+
+// Numbers of the schema's enums.
+namespace tidegate::schema {
+
+${enumClasses.join('\n')}
+}  // namespace tidegate::schema
+
+// Field numbers of the schema's messages.
+namespace tidegate::field {
+
+// The field of Event that holds an event's detail is this plus the kind's number.
+constexpr uint32_t DETAIL_BASE = ${detailBase};
+
+${structs.join('\n')}
+}  // namespace tidegate::field
+`;
+}
+
+/** ProcessOrigin: PROCESS_ORIGIN, which the values of the enum begin with. */
+function constantCase(name) {
+  return name.replace(/(?<=[a-z])(?=[A-Z])/g, '_').toUpperCase();
+}
+
+async function generate() {
+  const schema = join(FOLDER, SCHEMA);
+  const output = name => join(FOLDER, 'generated', name);
+  const numbers = numbersOf(readFileSync(schema, 'utf8'));
+  mkdirSync(output(''), { recursive: true });
+  await new Promise((resolve, reject) => {
+    pbjs.main([...CODEC_OPTIONS, '--out', output('events.js'), schema], error => (error ? reject(error) : resolve(undefined)));
+  });
+  writeFileSync(output('numbers.js'), moduleOf(numbers));
+  writeFileSync(output('numbers.d.ts'), declarationsOf(numbers));
+  writeFileSync(output('numbers.h'), headerOf(numbers));
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) await generate();
