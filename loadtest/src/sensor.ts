@@ -3,13 +3,13 @@
  * processes and sockets. Baseline: the same events encoded by protobufjs from JavaScript objects.
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { createServer, connect } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { encodeBatch } from '@tidegate/contracts';
 import { Reader, stormPinned, type NativeBatch } from '@tidegate/native';
+import { createHost } from '@tidegate/testkit';
 import type { Report } from './report.ts';
 import { syntheticBatch } from './synthetic-batch.ts';
 
@@ -31,9 +31,10 @@ const REAL_LOADS = [
 ];
 
 export async function run(report: Report): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), 'tidegate-bench-'));
+  await using host = createHost();
+  const folder = host.folder();
   let bytes = 0;
-  const pinDirectory = `/sys/fs/bpf/tidegate-bench-${process.pid}`;
+  const pinDirectory = join(host.bpffs(), 'tidegate');
   const reader = new Reader(
     {
       objectFile: join(BPF_BUILD, 'tidegate.bpf.o'),
@@ -103,7 +104,6 @@ export async function run(report: Report): Promise<void> {
     }
   } finally {
     await reader.close({ unpin: true });
-    rmSync(folder, { recursive: true, force: true });
   }
   report.check('batches were handed out', bytes > 0);
 }

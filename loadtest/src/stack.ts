@@ -1,15 +1,14 @@
 /** The whole of Tidegate as `npm start` runs it, in a folder and on ports of its own. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { connectNats, createLogger, NatsRole, roleInboxPrefix } from '@tidegate/runtime';
+import { createHost } from '@tidegate/testkit';
 import type { NatsConnection } from '@nats-io/nats-core';
 
 const COMMAND = join(import.meta.dirname, '..', '..', 'packages', 'cli', 'dist', 'main.js');
-const BPFFS = '/sys/fs/bpf';
 const READY_TIMEOUT_MS = 60_000;
 const POLL_MS = 50;
 const STOP_TIMEOUT_MS = 60_000;
@@ -36,9 +35,10 @@ export interface Stack {
 
 /** @param env settings of the services: TIDEGATE_… */
 export async function startStack(env: NodeJS.ProcessEnv = {}): Promise<Stack> {
-  const folder = mkdtempSync(join(tmpdir(), 'tidegate-bench-'));
+  const host = createHost();
+  const folder = host.folder();
   const [natsPort, apiPort, healthPort] = await freePorts();
-  const pinDirectory = join(BPFFS, `tidegate-bench-${process.pid}`);
+  const pinDirectory = join(host.bpffs(), 'tidegate');
   const apiUrl = `http://127.0.0.1:${apiPort}`;
   const natsUrl = `nats://127.0.0.1:${natsPort}`;
   const environment = { ...process.env, TIDEGATE_PIN_DIRECTORY: pinDirectory, TIDEGATE_API_URL: apiUrl, TIDEGATE_DATA_DIR: folder, ...env };
@@ -53,7 +53,7 @@ export async function startStack(env: NodeJS.ProcessEnv = {}): Promise<Stack> {
       supervisor.kill('SIGINT');
       await Promise.race([new Promise(resolve => supervisor.once('exit', resolve)), delay(STOP_TIMEOUT_MS, undefined, { ref: false })]);
     }
-    rmSync(folder, { recursive: true, force: true });
+    await host[Symbol.asyncDispose]();
   };
   const untilMs = performance.now() + READY_TIMEOUT_MS;
   while (!output().includes('Tidegate is ready')) {

@@ -4,7 +4,8 @@ import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, readdirSync, rmSync } from 'node:fs';
-import { afterEach, beforeEach, describe, test } from 'node:test';
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { createHost, type Host } from '@tidegate/testkit';
 import { readState, stormPinned, type StormOptions } from '../src/index.ts';
 import {
   findExec,
@@ -18,7 +19,6 @@ import {
   type TestSensor,
 } from './sensor.ts';
 
-const BPFFS = '/sys/fs/bpf';
 const STORM_EVENTS = 200_000;
 const TINY_RING_BYTES = 1 << 14;
 /** No cgroup has this id: of all events on the data ring only the storm's pass, so that counts are exact whatever else runs here. */
@@ -27,12 +27,19 @@ const STORM_ONLY = { allow: { cgroups: [STORM_CGROUP] } };
 const DOWNTIME_EXECS = 50;
 const SOURCE = JSON.stringify(new URL('../src/index.ts', import.meta.url).href);
 
-describe('losses', { skip: skipReason() || (existsSync(BPFFS) ? false : `no ${BPFFS}`) }, () => {
+describe('losses', { skip: skipReason() }, () => {
+  let host: Host;
+  let bpffs: string;
   let pinDirectory: string;
   let folder: string;
 
+  before(() => {
+    host = createHost();
+    bpffs = host.bpffs();
+  });
+  after(() => host[Symbol.asyncDispose]());
   beforeEach(() => {
-    pinDirectory = `${BPFFS}/tidegate-test-${randomUUID()}`;
+    pinDirectory = `${bpffs}/${randomUUID()}`;
     folder = temporaryFolder();
   });
   afterEach(() => {

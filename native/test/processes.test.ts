@@ -198,13 +198,13 @@ describe('processes', { skip: skipReason() }, () => {
   test('memfd and deleted binaries are told', async () => {
     const marker = randomUUID();
     spawnSync(forms, ['memfd', `${marker}-memfd`]);
-    const memfd = sensor.until('memfd', () => sensor.events.some(({ event }) => event.exec?.file?.memfd));
-    await memfd;
+    const isFromMemory = ({ event, process }: SeenEvent) => event.exec?.file?.memfd && process?.arguments?.includes(`${marker}-memfd`);
+    await sensor.until('memfd', () => sensor.events.some(isFromMemory));
     const doomed = join(sensor.folder, 'doomed');
-    copyFileSync('/bin/sleep', doomed);
-    execFileSync('/bin/sh', ['-c', `exec 3<${doomed}; rm ${doomed}; exec /proc/self/fd/3 0 `]);
-    await sensor.until('deleted', () => sensor.events.some(({ event }) => event.exec?.file?.deleted));
-    const { process } = sensor.events.find(({ event }) => event.exec?.file?.deleted)!;
+    copyFileSync('/bin/true', doomed);
+    execFileSync('/bin/sh', ['-c', `exec 3<${doomed}; rm ${doomed}; exec /proc/self/fd/3 ${marker}-deleted`]);
+    const { event, process } = await seen(`${marker}-deleted`);
+    assert.equal(event.exec?.file?.deleted, true);
     assert.equal(process?.binary, doomed);
   });
 

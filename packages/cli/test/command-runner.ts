@@ -1,9 +1,12 @@
 /** Runs the built command as a user does. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { createServer, type AddressInfo, type Server } from 'node:net';
+import { randomInt } from 'node:crypto';
+import { createServer, type Server } from 'node:net';
 import { fileURLToPath } from 'node:url';
 
 const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url));
+/** Below net.ipv4.ip_local_port_range. */
+const PORTS = { first: 12_000, end: 20_000 };
 export const REPOSITORY = fileURLToPath(new URL('../../..', import.meta.url));
 
 /** Nothing of the environment tests run in may decide what they see. */
@@ -41,17 +44,19 @@ export async function runCommand(args: readonly string[], options: { env?: NodeJ
   return { code, stdout: command.stdout(), stderr: command.stderr() };
 }
 
-/** The first of `count` neighbouring ports that are free. */
+/**
+ * The first of `count` neighbouring ports that are free. They lie below those that the kernel gives to connections and to listeners on port 0,
+ * which whatever runs beside the test would take before it can.
+ */
 export async function freePorts(count: number): Promise<number> {
   for (;;) {
+    const first = randomInt(PORTS.first, PORTS.end - count);
     const servers: Server[] = [];
     try {
-      servers.push(await listen(0));
-      const first = (servers[0]!.address() as AddressInfo).port;
-      for (let i = 1; i < count; i++) servers.push(await listen(first + i));
+      for (let i = 0; i < count; i++) servers.push(await listen(first + i));
       return first;
     } catch {
-      // One of the neighbours is taken.
+      // One of them is taken.
     } finally {
       await Promise.all(servers.map(server => new Promise(resolve => server.close(resolve))));
     }

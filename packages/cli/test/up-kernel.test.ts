@@ -16,7 +16,7 @@ test('a program is seen with its parents, and the audit is clean', { skip: probe
   await using host = createHost();
   const ports = await freePorts(5);
   const folder = host.folder();
-  const pins = `/sys/fs/bpf/tidegate-test-${process.pid}`;
+  const pins = join(host.bpffs(), 'tidegate');
   const api = `http://127.0.0.1:${ports + 1}`;
   const nats = `nats://127.0.0.1:${ports}`;
   const args = ['--nats-port', String(ports), '--api-port', String(ports + 1), '--health-ports', String(ports + 2)];
@@ -27,7 +27,10 @@ test('a program is seen with its parents, and the audit is clean', { skip: probe
     up.child.kill('SIGTERM');
     await up.ended;
   });
-  await waitFor(() => up.stdout().includes('Tidegate is ready'), { what: `up to be ready: ${up.stderr()}`, timeoutMs: 60_000 });
+  await waitFor(() => /Tidegate is ready[^]*npx tidegate events/.test(up.stdout()), {
+    what: `up to be ready: ${up.stderr()}`,
+    timeoutMs: 60_000,
+  });
   assert.match(up.stdout(), /hooks {3}.*sched_process_exec/);
 
   const mark = `tidegate-test-${process.pid}`;

@@ -41,7 +41,10 @@ async function endUp(command: RunningCommand): Promise<void> {
 }
 
 function untilReady({ command }: Up): Promise<true> {
-  return waitFor(() => command.stdout().includes('Tidegate is ready'), { what: `up to be ready: ${command.stderr()}`, timeoutMs: 60_000 });
+  return waitFor(() => /Tidegate is ready[^]*npx tidegate events/.test(command.stdout()), {
+    what: `up to be ready: ${command.stderr()}`,
+    timeoutMs: 60_000,
+  });
 }
 
 /** Processes that have this text in their command line or environment: all that a test's `up` started have its folder there. */

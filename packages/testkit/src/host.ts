@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
+import { execFileSync, spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,6 +10,8 @@ export interface Host {
   readonly logger: Logger;
   /** A new temporary folder. */
   folder(): string;
+  /** A new folder that is a bpffs of its own, whether the machine has one mounted or not. Needs root. */
+  bpffs(): string;
   /** A child process; killed when it still runs at the end. */
   spawn(command: string, args: readonly string[], options?: SpawnOptions): ChildProcess;
   /** Anything else to undo. */
@@ -19,12 +21,19 @@ export interface Host {
 
 export function createHost(): Host {
   const undos: (() => void | Promise<void>)[] = [];
+  const folder = () => {
+    const made = mkdtempSync(join(tmpdir(), 'tidegate-test-'));
+    undos.push(() => rmSync(made, { recursive: true, force: true }));
+    return made;
+  };
   return {
     logger: testLogger(),
-    folder() {
-      const folder = mkdtempSync(join(tmpdir(), 'tidegate-test-'));
-      undos.push(() => rmSync(folder, { recursive: true, force: true }));
-      return folder;
+    folder,
+    bpffs() {
+      const mounted = folder();
+      execFileSync('mount', ['-t', 'bpf', 'bpf', mounted]);
+      undos.push(() => void execFileSync('umount', [mounted]));
+      return mounted;
     },
     spawn(command, args, options = {}) {
       const child = spawn(command, args, options);
