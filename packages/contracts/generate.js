@@ -12,6 +12,8 @@ const FOLDER = fileURLToPath(new URL('.', import.meta.url));
 const SCHEMA = 'proto/tidegate/v1/events.proto';
 const CODEC_OPTIONS =
   '--target static-module --wrap esm --force-number --no-create --no-verify --no-delimited --no-typeurl --no-service --dts'.split(' ');
+/** Fields with a tag of one byte: those that every batch has, and tables that all versions know. */
+const MAX_HEADER_FIELD = 15;
 const GENERATED = `Generated from ${SCHEMA}: edit that.`;
 
 /**
@@ -19,6 +21,7 @@ const GENERATED = `Generated from ${SCHEMA}: edit that.`;
  * @property {{ name: string, fields: { name: string, number: number }[] }[]} messages fields as the schema spells them, in its order
  * @property {{ name: string, values: { name: string, number: number }[] }[]} enums values without the enum's name before them
  * @property {number} detailBase the field of Event that holds an event's detail is this plus the kind's number
+ * @property {[number, number]} tables first and last field of EventBatch that are for tables of a newer schema
  */
 
 /**
@@ -27,7 +30,8 @@ const GENERATED = `Generated from ${SCHEMA}: edit that.`;
  * @throws {Error} when the schema breaks a rule that readers of the wire format rely on
  */
 export function numbersOf(text) {
-  const types = protobuf.parse(text, { keepCase: true }).root.lookup('tidegate.v1').nestedArray;
+  const schema = protobuf.parse(text, { keepCase: true }).root.lookup('tidegate.v1');
+  const types = schema.nestedArray;
   const enums = types
     .filter(type => type instanceof protobuf.Enum)
     .map(({ name, values }) => ({
@@ -37,7 +41,22 @@ export function numbersOf(text) {
   const messages = types
     .filter(type => type instanceof protobuf.Type)
     .map(({ name, fieldsArray }) => ({ name, fields: fieldsArray.map(field => ({ name: field.name, number: field.id })) }));
-  return { messages, enums, detailBase: detailBaseOf(messages, enums) };
+  return { messages, enums, detailBase: detailBaseOf(messages, enums), tables: tablesOf(schema) };
+}
+
+/** What is reserved in EventBatch, with the tables that have taken a number of it since. */
+function tablesOf(schema) {
+  const { reserved, fieldsArray } = schema.lookupType('EventBatch');
+  const last = Math.max(...reserved.map(([, end]) => end));
+  const tables = fieldsArray.filter(field => field.id > MAX_HEADER_FIELD && field.id <= last);
+  const isTable = field => field.repeated && field.resolve().resolvedType?.fieldsById?.[1]?.name === 'id';
+  const faults = tables.filter(field => !isTable(field));
+  if (faults.length > 0) {
+    const each = ({ name, id }) =>
+      `EventBatch.${name}: expected a repeated message that begins with id = 1, as fields ${MAX_HEADER_FIELD + 1} to ${last} are for tables, got ${id}`;
+    throw new Error(`fields for tables\n${faults.map(each).join('\n')}`);
+  }
+  return [MAX_HEADER_FIELD + 1, last];
 }
 
 /** A kind and the field of its detail have the same name, and their numbers differ by the same for all. */
@@ -55,22 +74,35 @@ function detailBaseOf(messages, enums) {
 }
 
 /** @param {Numbers} numbers */
-export function moduleOf({ messages, detailBase }) {
+export function moduleOf({ messages, detailBase, tables }) {
   const objects = messages.map(({ name, fields }) => {
     const lines = fields.map(field => `  ${protobuf.util.jsonName(field.name)}: ${field.number},\n`);
     return `export const ${name}Field = {\n${lines.join('')}};\n`;
   });
-  return `// ${GENERATED}\n\nexport const DETAIL_BASE = ${detailBase};\n\n${objects.join('\n')}`;
+  const constants = [
+    ['DETAIL_BASE', detailBase],
+    ['FIRST_TABLE_FIELD', tables[0]],
+    ['LAST_TABLE_FIELD', tables[1]],
+  ];
+  const lines = constants.map(([name, number]) => `export const ${name} = ${number};\n`);
+  return `// ${GENERATED}\n\n${lines.join('')}\n${objects.join('\n')}`;
 }
 
 /** @param {Numbers} numbers */
-export function declarationsOf({ messages, detailBase }) {
+export function declarationsOf({ messages, detailBase, tables }) {
   const objects = messages.map(({ name, fields }) => {
     const lines = fields.map(field => `  readonly ${protobuf.util.jsonName(field.name)}: ${field.number};\n`);
     return `/** Field numbers of ${name}. */\nexport declare const ${name}Field: {\n${lines.join('')}};\n`;
   });
-  const base = `/** The field of Event that holds an event's detail is this plus the kind's number. */\nexport declare const DETAIL_BASE: ${detailBase};\n`;
-  return `// ${GENERATED}\n\n${base}\n${objects.join('\n')}`;
+  return `// ${GENERATED}
+
+/** The field of Event that holds an event's detail is this plus the kind's number. */
+export declare const DETAIL_BASE: ${detailBase};
+/** Fields of EventBatch from the first to the last are tables: each entry begins with its id. */
+export declare const FIRST_TABLE_FIELD: ${tables[0]};
+export declare const LAST_TABLE_FIELD: ${tables[1]};
+
+${objects.join('\n')}`;
 }
 
 /** @param {Numbers} numbers */

@@ -45,6 +45,15 @@ function changedKeys(codec, bytes) {
   return Object.keys(after).filter(key => JSON.stringify(before[key]) !== JSON.stringify(after[key]));
 }
 
+test('fields 16 to 47 of EventBatch are for tables, whichever version takes one', () => {
+  assert.deepEqual([generated.FIRST_TABLE_FIELD, generated.LAST_TABLE_FIELD], [16, 47]);
+  const grown = declaration =>
+    SCHEMA.replace('reserved 16 to 47;', `${declaration} = 16;\n  reserved 17 to 47;`) + 'message Hook { uint32 id = 1; string name = 2; }';
+  assert.deepEqual(numbersOf(grown('repeated Hook hooks')).tables, [16, 47]);
+  for (const declaration of ['Hook hooks', 'repeated Pod hooks', 'string hooks'])
+    assert.throws(() => numbersOf(grown(declaration)), /EventBatch\.hooks: expected a repeated message that begins with id = 1/);
+});
+
 function varint(value) {
   const bytes = [];
   for (; value >= 0x80; value >>>= 7) bytes.push((value & 0x7f) | 0x80);

@@ -11,6 +11,9 @@ const NAMES: readonly string[] = Object.entries(Kind)
 
 const NUMBERS = new Map(NAMES.map((name, number) => [name, number]));
 
+/** Kinds of any version of the schema are below this. */
+export const KIND_LIMIT = 1_024;
+
 /** All kind names, in the schema's order. */
 export const KIND_NAMES: readonly string[] = NAMES.slice(1);
 

@@ -10,6 +10,8 @@ export {
   ContainerField,
   DestinationField,
   EventField,
+  FIRST_TABLE_FIELD,
+  LAST_TABLE_FIELD,
   PodField,
   ProcessField,
 } from '#generated/numbers.js';

@@ -8,6 +8,8 @@ import {
   EventField,
   eventsToJson,
   Kind,
+  KIND_LIMIT,
+  kindName,
   leadingNumbers,
   LossReason,
   ProcessOrigin,
@@ -96,6 +98,14 @@ test('walking finds every field where the decoder finds it', () => {
     seen,
     sampleBatch().events?.map(event => [event.kind, event.process, event.sequence, event.ktimeNs]),
   );
+});
+
+test('kinds of the schema keep to the room that readers give them', () => {
+  assert.deepEqual(
+    Object.values(Kind).filter(kind => typeof kind === 'number' && kind >= KIND_LIMIT),
+    [],
+  );
+  assert.equal(kindName(KIND_LIMIT - 1), 'kind-1023');
 });
 
 test('thinning drops data events, keeps lifecycle, and counts what it dropped', () => {

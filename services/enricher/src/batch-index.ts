@@ -5,6 +5,9 @@ import {
   ContainerField,
   EventField,
   fieldOf,
+  FIRST_TABLE_FIELD,
+  KIND_LIMIT,
+  LAST_TABLE_FIELD,
   leadingNumbers,
   ProcessField,
   WireCursor,
@@ -18,11 +21,16 @@ const MAX_PROCESSES = 1 << 16;
 const MAX_CONTAINERS = 1 << 14;
 /** Node, boot, numbers and fields of a newer schema that are no tables: copied into each output, so they must stay small. */
 const MAX_HEADER_BYTES = 4_096;
-/** Kinds are below this; those that this version does not know pass like any other. */
-export const KIND_LIMIT = 1_024;
-/** Tables of a newer schema: each entry begins with its id, and events may refer to it, so that all of them go with each message. */
-const FIRST_TABLE_FIELD = 16;
-const LAST_TABLE_FIELD = 47;
+
+const KNOWN_FIELDS: ReadonlySet<number> = new Set(Object.values(BatchField));
+/** The known fields that are neither text nor tables. */
+const OWN_NUMBERS: ReadonlySet<number> = new Set([
+  BatchField.batch,
+  BatchField.wallOffsetNs,
+  BatchField.recorded,
+  BatchField.conflict,
+  BatchField.timeDoubtful,
+]);
 
 /** In place of an index: the entry is referred to by nothing (number 0), or by a number that is not in the table. */
 export const NONE = -1;
@@ -129,8 +137,8 @@ export class BatchIndex {
   }
 
   #readNumber(cursor: WireCursor, field: number, wireType: number, start: number): void {
-    const isOurs = field === BatchField.batch || field === BatchField.wallOffsetNs || field === BatchField.recorded;
-    if (field === 0 || (field <= BatchField.events && !isOurs)) throw new BatchError(`field ${field} has wire type ${wireType}`, start);
+    const isOurs = OWN_NUMBERS.has(field);
+    if (field === 0 || (KNOWN_FIELDS.has(field) && !isOurs)) throw new BatchError(`field ${field} has wire type ${wireType}`, start);
     if (isOurs) {
       if (wireType !== WireType.varint) throw new BatchError(`field ${field} has wire type ${wireType}`, start);
       const value = cursor.varint();
@@ -145,6 +153,7 @@ export class BatchIndex {
       this.isPlain = false;
       return;
     }
+    // Of a newer schema: events may refer to them, so that all of them go with each message.
     if (field >= FIRST_TABLE_FIELD && field <= LAST_TABLE_FIELD) {
       addRange(this.unknownTableRanges, start, end);
       this.unknownTableBytes += end - start;
@@ -152,7 +161,7 @@ export class BatchIndex {
     }
     if (field === BatchField.node) this.node = this.bytes.toString('utf8', body, end);
     else if (field === BatchField.boot) this.boot = this.bytes.toString('utf8', body, end);
-    else if (field <= BatchField.events) throw new BatchError(`field ${field} is not a message`, start);
+    else if (KNOWN_FIELDS.has(field)) throw new BatchError(`field ${field} is not a message`, start);
     this.#keepHeader(start, end);
   }
 

@@ -12,6 +12,7 @@ import {
   fieldOf,
   HOST_NAMESPACE,
   Kind,
+  KIND_LIMIT,
   kindName,
   NO_NAMESPACE,
   Pod,
@@ -21,7 +22,7 @@ import {
   WireType,
   wireTypeOf,
 } from '@tidegate/contracts';
-import { BatchIndex, DANGLING, KIND_LIMIT, NONE } from './batch-index.ts';
+import { BatchIndex, DANGLING, NONE } from './batch-index.ts';
 
 /** One message of EVENTS. */
 export interface Output {

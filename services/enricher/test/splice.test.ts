@@ -182,6 +182,16 @@ test('known remote ends come along, once a message', () => {
   assert.equal(jsonOf(splice(payload, cache)).filter(event => event.destination).length, 0);
 });
 
+test("a batch's doubts go with every message", () => {
+  const input = { ...batchInput({ batch: 1, first: 1, events: 20, pods: ['uid-a'] }), conflict: true, timeDoubtful: true };
+  const outputs = splice(encodeBatch(input), cacheWith(['uid-a']));
+  assert.ok(outputs.length > 1);
+  for (const { payload } of outputs) {
+    const { conflict, timeDoubtful } = decodeBatch(payload);
+    assert.deepEqual({ conflict, timeDoubtful }, { conflict: true, timeDoubtful: true });
+  }
+});
+
 test('kinds and tables of a newer schema pass whole, with every message', () => {
   const known = encodeBatch(batchInput({ batch: 1, first: 1, events: 20, pods: ['uid-a'] }));
   // Two entries of table 16, one of table 47, and an event of kind 1,023 with its detail.
