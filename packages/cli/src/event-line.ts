@@ -43,15 +43,20 @@ export function eventLine(event: EventJson, paint: Paint): string {
 /** `ls(240)`. */
 export function processName(process: Pick<AncestorJson, 'binary' | 'pid'> | undefined): string {
   if (!process) return '?';
-  const base = process.binary.slice(process.binary.lastIndexOf('/') + 1);
-  return `${printable(base) || '?'}(${process.pid})`;
+  return `${printable(baseName(process.binary)) || '?'}(${process.pid})`;
 }
 
-/** Binary and arguments without argv[0], which most often says the same. */
+/** `/usr/bin/ls -la`; under another name than the binary's, that one too: `/bin/busybox as sleep 5`. */
 export function processCommand(process: ProcessJson | AncestorJson): string {
-  const rest = commandLine(process.arguments.slice(1));
-  const truncated = 'arguments_truncated' in process && process.arguments_truncated ? ' …' : '';
-  return printable(process.binary) + (rest === '' ? '' : ` ${rest}`) + truncated;
+  const { binary, arguments: args } = process;
+  const isNamesake = args[0] === undefined || baseName(args[0]) === baseName(binary);
+  const words = [printable(binary), ...(isNamesake ? [] : ['as']), commandLine(isNamesake ? args.slice(1) : args)];
+  if ('arguments_truncated' in process && process.arguments_truncated) words.push('…');
+  return words.filter(word => word !== '').join(' ');
+}
+
+function baseName(path: string): string {
+  return path.slice(path.lastIndexOf('/') + 1);
 }
 
 /** How a process ended: `code 1 after 3.2 ms`. */

@@ -269,6 +269,43 @@ test('events: follows over a killed API without a gap or a repetition, and Ctrl-
   assert.equal(await follow.ended, 0);
 });
 
+test('events: filters leave out what has a ! before it, and a limit ends it', async () => {
+  await using bench = await createBench();
+  const { url } = await startApi(bench, await freePorts(1));
+  for (let batch = 1; batch <= 150; batch++) await enrich(bench.events, sampleBatch('a', 'x', batch, batch * 10 - 9, 10));
+  const numbers = async (...args: string[]) => {
+    const { code, stdout, stderr } = await runCommand(['events', '--api', url, '-o', 'ndjson', ...args]);
+    assert.equal(code, 0, stderr);
+    return stdout
+      .split('\n')
+      .slice(0, -1)
+      .map(line => (JSON.parse(line) as EventJson).sequence);
+  };
+  const range = (first: number, count: number, step = 1) => Array.from({ length: count }, (_, i) => first + i * step);
+  assert.deepEqual(await numbers('--no-follow', '--limit', '20'), range(1481, 20), 'the newest, as they happened');
+  assert.deepEqual(await numbers('--no-follow', '--limit', '1200'), range(301, 1200));
+  assert.deepEqual(await numbers('--no-follow', '--limit', '5000'), range(1, 1500));
+  assert.deepEqual(await numbers('--no-follow', '--kind', '!exec', '--limit', '5'), range(1492, 5, 2));
+  assert.deepEqual(await numbers('--no-follow', '--binary', '!/usr/bin/*'), []);
+  assert.deepEqual(await numbers('--no-follow', '--pid', '!1150', '--container', '!web', '--limit', '3'), range(1488, 3));
+  assert.deepEqual(await numbers('--since', '1h', '--kind', '!exit', '--limit', '15'), range(1, 15, 2), 'the first when following');
+  const { code, stderr } = await runCommand([
+    'events',
+    '--api',
+    url,
+    '--kind',
+    '!dance',
+    '--pid',
+    '!0',
+    '--container',
+    'web,!',
+    '--limit',
+    '0',
+  ]);
+  assert.equal(code, 2);
+  for (const field of ['--kind', '--pid', '--container', '--limit']) assert.match(stderr, new RegExp(`${field}: expected .*, got `));
+});
+
 test('events: a reader that goes away ends it quietly', async () => {
   await using bench = await createBench();
   const { url } = await startApi(bench, await freePorts(1));

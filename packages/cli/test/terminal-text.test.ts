@@ -72,6 +72,14 @@ test('one line for each kind of event', () => {
   const of = (kind: string, detail: object, more: Partial<EventJson> = {}) =>
     line(exec(['/usr/bin/curl'], { kind, [kind]: detail, ...more }));
   assert.equal(line(exec(['/usr/bin/ls', '-la', 'a b'])), "exec    _host/node  bash(231) → /usr/bin/ls -la 'a b'   (pid 232, uid 0)");
+  const named = (binary: string, args: string[]) =>
+    line(exec(args, { process: { ...exec([binary]).process!, arguments: args } })).replace(/.* → (.*?) {3}.*/, '$1');
+  assert.equal(named('/bin/busybox', ['sleep', '5']), '/bin/busybox as sleep 5');
+  assert.equal(named('/usr/bin/bash', ['-bash']), '/usr/bin/bash as -bash');
+  assert.equal(named('/usr/bin/dash', ['/bin/sh', '-c', 'a b']), "/usr/bin/dash as /bin/sh -c 'a b'");
+  assert.equal(named('/usr/bin/ls', ['/bin/ls', '-l']), '/usr/bin/ls -l', 'the same name');
+  assert.equal(named('/usr/bin/true', ['']), "/usr/bin/true as ''");
+  assert.equal(named('/usr/bin/true', []), '/usr/bin/true');
   assert.equal(of('exit', { code: 0, duration_ns: 3_200_000 }), 'exit    _host/node  curl(232) code 0 after 3.2 ms');
   assert.equal(of('exit', { signal: 9, duration_ns: 61_000_000_000 }), 'exit    _host/node  curl(232) killed by SIGKILL after 1 min 1 s');
   assert.equal(of('connect', { ...socket, error: 111 }), 'connect _host/node  curl(232) 10.0.0.1:40000 → 1.2.3.4:443 failed: ECONNREFUSED');

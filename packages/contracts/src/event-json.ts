@@ -230,10 +230,15 @@ function processJson(process: Process, processes: ReadonlyMap<number, Process>, 
   };
 }
 
+/** As its runtime's files say, else as its pod does; '' when neither knows. */
+export function containerName({ name, containerId }: Container, pod: Pod | undefined): string {
+  return name || (pod?.containers?.find(each => each.containerId === containerId)?.name ?? '');
+}
+
 function containerJson(container: Container, pod: Pod | undefined): ContainerJson {
   const id = container.containerId ?? '';
   const known = pod?.containers?.find(each => each.containerId === id);
-  const name = container.name || known?.name;
+  const name = containerName(container, pod);
   const image = known?.image || container.image;
   return {
     id,

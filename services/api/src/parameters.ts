@@ -35,16 +35,41 @@ export function single<T>(description: Description, parse: (text: string) => T |
   return { ...description, isList: false, parse: ([text]) => (text === undefined ? undefined : parse(text)) };
 }
 
-/** A parameter with one or more values; duplicates count once. */
-export function list<T>(description: Description, parse: (text: string) => T | undefined): Parameter<T[]> {
+/** What a list asks for; values of both stand there once. */
+export interface Selection<T> {
+  /** Alternatives; none: anything. */
+  only: readonly T[];
+  /** Written with ! before them: none of these. */
+  except: readonly T[];
+}
+
+/** A parameter with one or more values, each with ! before it to leave it out. No value may be asked for both ways. */
+export function selection<T>(
+  { description, example, expected }: Description,
+  parse: (text: string) => T | undefined,
+): Parameter<Selection<T>> {
   return {
-    ...description,
+    description: `${description} A value with ! before it is left out.`,
+    example,
+    expected: `${expected}, each with or without ! before it and none both ways`,
     isList: true,
     parse: texts => {
-      const values = texts.map(parse);
-      return values.includes(undefined) ? undefined : [...new Set(values as T[])];
+      const [except, only] = [texts.filter(isNegated).map(text => text.slice(1)), texts.filter(text => !isNegated(text))].map(some => [
+        ...new Set(some.map(text => (text === '' ? undefined : parse(text)))),
+      ]);
+      if ([...except!, ...only!].includes(undefined) || only!.some(value => except!.includes(value))) return undefined;
+      return { only: only as T[], except: except as T[] };
     },
   };
+}
+
+/** Whether a selection takes what `matches` holds for; without a selection everything. */
+export function selects<T>(wanted: Selection<T> | undefined, matches: (value: T) => boolean): boolean {
+  return !wanted || ((wanted.only.length === 0 || wanted.only.some(matches)) && !wanted.except.some(matches));
+}
+
+function isNegated(text: string): boolean {
+  return text.startsWith('!');
 }
 
 /** One of some words. */

@@ -19,6 +19,7 @@ import type { JetStreamManager } from '@nats-io/jetstream';
 import { Order } from './cursor.ts';
 import { ApiError } from './errors.ts';
 import type { EventFilter } from './event-filter.ts';
+import { selects, type Selection } from './parameters.ts';
 import type { EventMessage } from './event-message.ts';
 import type { ExecId } from './exec-id.ts';
 import type { History } from './history.ts';
@@ -63,7 +64,7 @@ export interface ProcessTrees {
 export interface CandidateQuery {
   pid: number;
   /** Left out: all nodes. */
-  node?: string[] | undefined;
+  node?: Selection<string> | undefined;
   limit: number;
 }
 
@@ -76,6 +77,7 @@ const SETTLE_US = 10_000_000;
 /** A process's exec may come before its start as the clock offset has it now: wall clocks are adjusted. */
 const CLOCK_SLACK_US = 60_000_000;
 const LIFECYCLE = ['exec', 'exit'];
+const LIFECYCLE_ONLY: Selection<string> = { only: LIFECYCLE, except: [] };
 /** Each of up to three searches gets this part of a request's work. */
 const SEARCH_SHARE = 1 / 3;
 
@@ -94,10 +96,10 @@ export function createProcessTrees(history: History, manager: JetStreamManager):
     const found = new TreeBuilder(execId);
     const startUs = await startTimeUs(execId, manager);
     // From its start on: a process that has ended is found whole.
-    const filter: EventFilter = { kind: LIFECYCLE, ...(startUs !== undefined && { fromUs: Math.max(0, startUs - CLOCK_SLACK_US) }) };
+    const filter: EventFilter = { kind: LIFECYCLE_ONLY, ...(startUs !== undefined && { fromUs: Math.max(0, startUs - CLOCK_SLACK_US) }) };
     let isComplete = await search(Order.oldest, filter, found, signal);
     // One that runs for long: what it did of late.
-    if (!isComplete) isComplete = await search(Order.newest, { kind: LIFECYCLE }, found, signal);
+    if (!isComplete) isComplete = await search(Order.newest, { kind: LIFECYCLE_ONLY }, found, signal);
     // One that ran before the sensor did and started nothing since: whatever it did.
     if (!found.isKnown) isComplete = await search(Order.newest, {}, found, signal);
     return found.result(isComplete);
@@ -123,7 +125,7 @@ export function createProcessTrees(history: History, manager: JetStreamManager):
     for await (const message of history.messages(query, signal)) {
       work.count(message);
       const { batch } = message;
-      if (batch && batch.events.length > 0 && (!node || node.includes(batch.node))) {
+      if (batch && batch.events.length > 0 && selects(node, each => each === batch.node)) {
         for (const process of batch.processes) {
           if (process.pid !== pid || processes.has(process.execId ?? '')) continue;
           const { container, pod, process: json } = message.reader!.toJson({ process: process.id ?? 0 });

@@ -9,7 +9,7 @@ const RETRY_MIN_MS = 500;
 const RETRY_MAX_MS = 10_000;
 const RATE_INTERVAL_MS = 1000;
 const SHOWN_CHILDREN = 50;
-const FILTERS = ['kind', 'namespace', 'workload', 'binary', 'text'];
+const FILTERS = ['kind', 'namespace', 'workload', 'container', 'binary', 'text'];
 
 const element = id => document.getElementById(id);
 const rows = element('rows');

@@ -4,6 +4,7 @@ import { batchOf, BOOT_TIME_MS, ktimeNow, publish, publishInterleaved, startFixt
 
 const KINDS = ['exec', 'exit', 'connect'];
 const MESSAGES = 150;
+const CONTAINER_ID = '0123456789abcdef'.repeat(4);
 
 /** Messages of 1 to 7 events each, over three kinds and two namespaces; returns how many events. */
 async function fill({ js }: Fixture): Promise<number> {
@@ -125,58 +126,88 @@ test('NDJSON streams everything, and as much as was asked for', async () => {
   assert.equal((await limited.text()).trimEnd().split('\n').length, 5);
 });
 
-test('every filter selects what it names', async () => {
-  await using fixture = await startFixture();
-  const { js } = fixture;
-  const pods = [{ uid: 'pod-1', name: 'web-1', namespace: 'shop', workload: 'web', labels: { app: 'web', tier: 'front' } }];
-  const containers = [{ id: 1, containerId: 'abc', podUid: 'pod-1', name: 'nginx' }];
-  const processes = [
-    { id: 2, pid: 77, container: 1, execId: 'YTpiOmM=', binary: '/usr/sbin/nginx', arguments: ['nginx', '-g', 'Daemon OFF'] },
-  ];
-  await publish(js, 'exec', batchOf('exec', [{ sequence: 1 }], { pods, containers, processes }), 'shop', 'web');
-  await publish(js, 'connect', batchOf('connect', [{ sequence: 2, pid: 5, binary: '/usr/bin/curl' }]));
-  await publish(
-    js,
-    'exec',
-    batchOf('exec', [{ sequence: 3, pid: 6, binary: '/usr/local/bin/x' }], { node: 'worker-2' }),
-    '_host',
-    'worker-2',
-  );
-
-  const cases: Record<string, number[]> = {
-    'kind=connect': [2],
-    'kind=exec,connect': [1, 2, 3],
-    'kind=exec&kind=connect': [1, 2, 3],
-    'namespace=shop': [1],
-    'workload=worker-2': [3],
-    'pod=web-1': [1],
-    'pod=pod-1': [1],
-    'node=worker-2': [3],
-    'node=worker-1,worker-2': [1, 2, 3],
-    'binary=/usr/bin/curl': [2],
-    'binary=/usr/*bin': [],
-    'binary=/usr/sbin/*,/usr/local/*': [1, 3],
-    'pid=5,6': [2, 3],
-    'exec_id=YTpiOmM%3D': [1],
-    'text=daemon+off': [1],
-    'text=10.0.0.1:443': [2],
-    'text=NGINX': [1],
-    'label=app%3Dweb': [1],
-    'label=app%3Dweb,tier%3Dback': [],
-    'label=tier': [1],
-    'kind=exec&node=worker-2&text=local': [3],
-    'text=nothing+like+it': [],
-  };
-  for (const [query, expected] of Object.entries(cases)) {
-    const { status, body } = await fixture.get(`/api/v1/events?order=oldest&${query}`);
-    assert.equal(status, 200, `${query}: ${JSON.stringify(body)}`);
-    assert.deepEqual(
-      body.events.map((event: { sequence: number }) => event.sequence),
-      expected,
-      query,
+for (const version of ['new', 'debian'] as const)
+  test(`every filter selects what it names, and leaves out what has a ! before it (${version} server)`, async () => {
+    await using fixture = await startFixture({ version });
+    const { js } = fixture;
+    const pods = [{ uid: 'pod-1', name: 'web-1', namespace: 'shop', workload: 'web', labels: { app: 'web', tier: 'front' } }];
+    const containers = [{ id: 1, containerId: CONTAINER_ID, podUid: 'pod-1', name: 'nginx' }];
+    const processes = [
+      { id: 2, pid: 77, container: 1, execId: 'YTpiOmM=', binary: '/usr/sbin/nginx', arguments: ['nginx', '-g', 'Daemon OFF'] },
+    ];
+    await publish(js, 'exec', batchOf('exec', [{ sequence: 1 }], { pods, containers, processes }), 'shop', 'web');
+    await publish(js, 'connect', batchOf('connect', [{ sequence: 2, pid: 5, binary: '/usr/bin/curl' }]));
+    await publish(
+      js,
+      'exec',
+      batchOf('exec', [{ sequence: 3, pid: 6, binary: '/usr/local/bin/x' }], { node: 'worker-2' }),
+      '_host',
+      'worker-2',
     );
-  }
-});
+
+    const cases: Record<string, number[] | undefined> = {
+      'kind=connect': [2],
+      'kind=exec,connect': [1, 2, 3],
+      'kind=exec&kind=connect': [1, 2, 3],
+      'namespace=shop': [1],
+      'workload=worker-2': [3],
+      'pod=web-1': [1],
+      'pod=pod-1': [1],
+      'node=worker-2': [3],
+      'node=worker-1,worker-2': [1, 2, 3],
+      'binary=/usr/bin/curl': [2],
+      'binary=/usr/*bin': [],
+      'binary=/usr/sbin/*,/usr/local/*': [1, 3],
+      'pid=5,6': [2, 3],
+      'exec_id=YTpiOmM%3D': [1],
+      'text=daemon+off': [1],
+      'text=10.0.0.1:443': [2],
+      'text=NGINX': [1],
+      'label=app%3Dweb': [1],
+      'label=app%3Dweb,tier%3Dback': [],
+      'label=tier': [1],
+      'container=nginx': [1],
+      [`container=${CONTAINER_ID}`]: [1],
+      [`container=${CONTAINER_ID.slice(0, 12)}`]: [1],
+      [`container=${CONTAINER_ID.slice(0, 11)}`]: [],
+      'kind=!connect': [1, 3],
+      'kind=!connect,!exec': [],
+      'namespace=!shop': [2, 3],
+      'namespace=!_host&kind=exec': [1],
+      'workload=!worker-2': [1, 2],
+      'workload=worker-2,web,!web': undefined,
+      'pod=!web-1': [2, 3],
+      'pod=!pod-1': [2, 3],
+      'container=!nginx': [2, 3],
+      [`container=!${CONTAINER_ID.slice(0, 12)}`]: [2, 3],
+      'node=!worker-1': [3],
+      'binary=!/usr/bin/*': [1, 3],
+      'binary=/usr/*,!/usr/bin/*': [1, 3],
+      'binary=!/usr/bin/curl&binary=!/usr/sbin/*': [3],
+      'pid=!5': [1, 3],
+      'pid=!5,6': [3],
+      'exec_id=!YTpiOmM%3D': [2, 3],
+      'label=!app%3Dweb': [2, 3],
+      'label=!app%3Ddb': [1, 2, 3],
+      'label=tier,!app%3Dweb': [],
+      'kind=!': undefined,
+      'kind=!dance': undefined,
+      'pid=!!5': undefined,
+      'kind=exec&node=worker-2&text=local': [3],
+      'text=nothing+like+it': [],
+    };
+    for (const [query, expected] of Object.entries(cases)) {
+      const { status, body } = await fixture.get(`/api/v1/events?order=oldest&${query}`);
+      assert.equal(status, expected ? 200 : 400, `${query}: ${JSON.stringify(body)}`);
+      if (expected === undefined) assert.equal(body.error.faults[0].field, query.split('=')[0]);
+      else
+        assert.deepEqual(
+          body.events.map((event: { sequence: number }) => event.sequence),
+          expected,
+          query,
+        );
+    }
+  });
 
 test('a time range is exact, whatever the messages hold', async () => {
   await using fixture = await startFixture();

@@ -110,16 +110,18 @@ test("a node's events come in the order of their numbers: live, replayed, and wh
   const nodes = ['n1', 'n2', 'n3'];
   using live = await connectFollowing(fixture, '?node=n1,n2,n3,worker-1');
   using exits = await connectFollowing(fixture, '?kind=exit');
+  using rest = await connectFollowing(fixture, '?kind=!exec&node=!n1');
   const publishing = publishInterleaved(fixture, nodes, 40);
   await waitFor(() => live.events.length > 200, { what: 'the first events' });
   using replayed = await connect(fixture, '?from=-1h&node=n1,n2,n3');
   const count = await publishing;
   const of = ({ events }: Client, node: string) => events.filter(event => event.node === node).map(({ sequence }) => sequence);
   const isDone = (client: Client, share: number) => nodes.every(node => of(client, node).length >= count * share);
-  await waitFor(() => isDone(live, 1) && isDone(replayed, 1) && isDone(exits, 0.5), { what: 'all events' });
+  await waitFor(() => isDone(live, 1) && isDone(replayed, 1) && isDone(exits, 0.5) && rest.events.length >= count, { what: 'all events' });
   for (const node of nodes) {
     assert.deepEqual(of(live, node), upTo(count));
     assert.deepEqual(of(replayed, node), upTo(count));
+    assert.deepEqual(of(rest, node), node === 'n1' ? [] : of(exits, node));
     assert.deepEqual(
       of(exits, node),
       upTo(count).filter(sequence => sequence % 2 === 0),

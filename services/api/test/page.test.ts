@@ -117,6 +117,11 @@ test('filters and pause', { skip }, async () => {
   await page.getByRole('button', { name: 'Apply' }).click();
   await waitFor(async () => (await page.locator('tbody tr').count()) === 1, { what: 'the filter' });
   assert.match(page.url(), /kind=exec&binary=/);
+  await page.getByLabel('Binary').fill('!/usr/bin/*');
+  await page.getByLabel('Container').fill('!web');
+  await page.getByRole('button', { name: 'Apply' }).click();
+  await waitFor(async () => (await page.locator('tbody tr').count()) === 0, { what: 'everything to be left out' });
+  await page.getByLabel('Container').fill('');
   await page.getByLabel('Kind').fill('dance');
   await page.getByRole('button', { name: 'Apply' }).click();
   await page.locator('#fault', { hasText: 'kind: expected kinds among exec' }).waitFor();

@@ -12,6 +12,10 @@ type Format = (typeof FORMATS)[number];
 const DEFAULT_HISTORY = '15m';
 const PAGE_EVENTS = 1_000;
 const MAX_PID = 4_194_304;
+/** So many stored events are held at most, to print the newest in the order they happened. */
+const MAX_LIMIT = 100_000;
+/** Options whose values may be any text. */
+const TEXT_OPTIONS = ['namespace', 'pod', 'container', 'workload', 'label', 'node', 'binary', 'exec-id'] as const;
 
 interface EventPage {
   events: EventJson[];
@@ -22,13 +26,15 @@ interface EventPage {
 export const eventsCommand: CommandSpec = {
   name: 'events',
   summary: 'Show events, and go on showing them as they happen',
-  details: 'Several values of one option are written with commas and are alternatives; an event must match all options.',
+  details:
+    'Several values of one option are written with commas and are alternatives; ! before a value leaves it out; an event must match all options.',
   options: [
     new Option('--since <time>', `begin in the past: 15m, 2h, or a date (default with --no-follow: ${DEFAULT_HISTORY})`),
     new Option('--until <time>', 'end there instead of following'),
     new Option('--no-follow', 'show what is stored and end'),
     new Option('-n, --namespace <name>', 'Kubernetes namespace; _host: processes outside containers'),
     new Option('--pod <name>', 'pod, by name or UID'),
+    new Option('--container <name>', 'container, by name or id (the first 12 digits will do)'),
     new Option('--workload <name>', 'workload: Deployment, StatefulSet, Job…'),
     new Option('-l, --label <key=value>', 'labels of the pod, all of them: app=web,tier=front'),
     new Option('--kind <kind>', `kinds: ${KIND_NAMES.join(', ')}`),
@@ -37,6 +43,7 @@ export const eventsCommand: CommandSpec = {
     new Option('--pid <pid>', 'process id on the node'),
     new Option('--exec-id <id>', 'one process, by its exec_id'),
     new Option('--text <text>', 'text in binary, arguments, working directory, addresses or names'),
+    new Option('--limit <count>', `at most so many events: stored ones the newest, followed ones the first; up to ${MAX_LIMIT}`),
     new Option('-o, --output <format>', `one of ${FORMATS.join(', ')}`).default('compact'),
     apiOption(),
   ],
@@ -44,6 +51,7 @@ export const eventsCommand: CommandSpec = {
     ['tidegate events', 'follow everything'],
     ['tidegate events --kind exec,exit -n shop', 'programs started and ended in one namespace'],
     ['tidegate events --since 15m -l app=web', 'the last 15 minutes of some pods, then follow'],
+    ["tidegate events --kind '!close' --binary '!/usr/lib/*'", 'all but some'],
     ["tidegate events --no-follow --binary '/usr/bin/*' -o ndjson", 'stored events as one JSON object a line'],
   ],
   async run({ options, faults }, context) {
@@ -53,10 +61,14 @@ export const eventsCommand: CommandSpec = {
     if (since && until && since >= until) faults.add('--until', 'a time after --since', options.text('until')!);
     const format = faults.oneOf('--output', options.text('output'), FORMATS) ?? 'compact';
     const kinds = options.text('kind');
-    for (const kind of kinds?.split(',') ?? []) faults.oneOf('--kind', kind, KIND_NAMES);
-    for (const pid of options.text('pid')?.split(',') ?? []) faults.integer('--pid', pid, { min: 1, max: MAX_PID });
-    for (const name of ['namespace', 'pod', 'workload', 'label', 'node', 'binary', 'execId', 'text'])
-      if (options.text(name) === '') faults.add(`--${name}`, 'a value', '');
+    for (const kind of wordsOf(kinds)) faults.oneOf('--kind', kind, KIND_NAMES);
+    for (const pid of wordsOf(options.text('pid'))) faults.integer('--pid', pid, { min: 1, max: MAX_PID });
+    for (const name of TEXT_OPTIONS) {
+      const given = options.text(name.replace('-i', 'I'));
+      if (wordsOf(given).includes('')) faults.add(`--${name}`, 'a value, or several with commas', given!);
+    }
+    if (options.text('text') === '') faults.add('--text', 'a value', '');
+    const limit = faults.integer('--limit', options.text('limit'), { min: 1, max: MAX_LIMIT });
     const apiUrl = urlOf(faults, '--api', options.text('api'), ['http:', 'https:']);
     faults.check();
 
@@ -64,6 +76,7 @@ export const eventsCommand: CommandSpec = {
       kind: kinds,
       namespace: options.text('namespace'),
       pod: options.text('pod'),
+      container: options.text('container'),
       workload: options.text('workload'),
       label: options.text('label'),
       node: options.text('node'),
@@ -75,14 +88,22 @@ export const eventsCommand: CommandSpec = {
     const print = (event: EventJson) => context.print(formatted(event, format, context));
     if (!options.flag('follow') || until) {
       const from = since?.toISOString() ?? DEFAULT_HISTORY;
-      await printHistory(apiUrl, { ...query, from, to: until?.toISOString() }, print, context);
+      const history = { apiUrl, query: { ...query, from, to: until?.toISOString() }, print, context };
+      if (limit === undefined) await printHistory(history);
+      else await printNewest({ ...history, limit });
       return ExitCode.ok;
     }
+    const enough = new AbortController();
+    let printed = 0;
     await followEvents({
       apiUrl,
       query: { ...query, from: since?.toISOString() },
-      signal: context.signal,
-      onEvent: print,
+      signal: AbortSignal.any([context.signal, enough.signal]),
+      onEvent: async event => {
+        if (enough.signal.aborted) return;
+        await print(event);
+        if (++printed === limit) enough.abort();
+      },
       onConnection: (state, reason) =>
         context.note(
           state === 'lost' ? `tidegate: ${reason}; connecting again` : 'tidegate: connected again, going on from the last event',
@@ -92,19 +113,47 @@ export const eventsCommand: CommandSpec = {
   },
 };
 
-async function printHistory(
-  apiUrl: string,
-  query: Query,
-  print: (event: EventJson) => Promise<void>,
-  context: CommandContext,
-): Promise<void> {
+interface HistoryOptions {
+  apiUrl: string;
+  query: Query;
+  print(event: EventJson): Promise<void>;
+  context: CommandContext;
+}
+
+/** Stored events in the order they happened. */
+async function printHistory({ print, ...options }: HistoryOptions): Promise<void> {
+  for await (const events of pages({ ...options, order: 'oldest' })) for (const event of events) await print(event);
+}
+
+/** The newest `limit` of them, in the order they happened. */
+async function printNewest({ print, limit, ...options }: HistoryOptions & { limit: number }): Promise<void> {
+  const newest: EventJson[] = [];
+  for await (const events of pages({ ...options, order: 'newest', limit })) {
+    newest.push(...events);
+    if (newest.length >= limit) break;
+  }
+  for (const event of newest.slice(0, limit).reverse()) await print(event);
+}
+
+interface PagesOptions extends Omit<HistoryOptions, 'print'> {
+  order: 'oldest' | 'newest';
+  /** No more are wanted. */
+  limit?: number;
+}
+
+async function* pages({ apiUrl, query, context, order, limit = PAGE_EVENTS }: PagesOptions): AsyncGenerator<EventJson[]> {
   const api = createApiClient(apiUrl, context.signal);
   let cursor: string | undefined;
   do {
-    const page: EventPage = await api.get('api/v1/events', { ...query, order: 'oldest', limit: PAGE_EVENTS, cursor });
-    for (const event of page.events) await print(event);
+    const page: EventPage = await api.get('api/v1/events', { ...query, order, limit: Math.min(limit, PAGE_EVENTS), cursor });
+    yield page.events;
     cursor = page.complete ? undefined : (page.cursor ?? undefined);
   } while (cursor !== undefined && !context.signal.aborted);
+}
+
+/** Values of a list, without what leaves them out. */
+function wordsOf(text: string | undefined): string[] {
+  return text?.split(',').map(word => word.replace(/^!/, '')) ?? [];
 }
 
 function formatted(event: EventJson, format: Format, context: CommandContext): string {
