@@ -20,7 +20,9 @@ export async function run(report: Report): Promise<void> {
     const peak = { ...rest };
     const storm = runStorm({ stack, events: RATE * SECONDS, cgroupIds: [], rate: RATE });
     let isRunning = true;
-    void storm.finally(() => (isRunning = false));
+    const end = () => (isRunning = false);
+    // What it failed with is thrown below, where it is awaited.
+    storm.then(end, end);
     while (isRunning) {
       await delay(250);
       for (const [service, bytes] of Object.entries(measure(stack))) peak[service] = Math.max(peak[service] ?? 0, bytes);

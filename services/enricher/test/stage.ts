@@ -1,5 +1,4 @@
 /** A real nats-server with Tidegate's streams and users, enrichers as processes, and what they stored. */
-import { once } from 'node:events';
 import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import {
@@ -156,7 +155,6 @@ export async function setStage(options: TestNatsOptions = {}): Promise<Stage> {
         log = (log + chunk.toString()).slice(-65_536);
         if (process.env.TIDEGATE_TEST_LOG_LEVEL) process.stderr.write(chunk);
       });
-      void once(child, 'exit');
       await waitFor(() => log.includes('"enriching"'), { what: 'the enricher process to run' });
       return child;
     },
