@@ -29,8 +29,10 @@ const SYSTEM_PACKAGES = [
 ];
 
 /** In packages/contracts: what `npm run generate` makes, and of what. */
-const GENERATED = ['events.js', 'events.d.ts', 'numbers.js', 'numbers.d.ts', 'numbers.h'].map(name => `generated/${name}`);
-const GENERATED_FROM = ['proto/tidegate/v1/events.proto', 'generate.js'];
+const GENERATED = ['events.js', 'events.d.ts', 'details.js', 'details.d.ts', 'numbers.js', 'numbers.d.ts', 'numbers.h'].map(
+  name => `generated/${name}`,
+);
+const GENERATED_FROM = ['proto/tidegate/v1/events.proto', 'generate.js', 'generator/event-details.js', 'generator/exact-codecs.js'];
 
 const isBuildOnly = process.argv.includes('--build-only');
 const startedAtMs = Date.now();

@@ -117,18 +117,23 @@ void put_address(ProtobufWriter& out, uint32_t field, uint16_t family, const uin
   }
 }
 
-void encode_connection(ProtobufWriter& out, const tg_header& record) {
+// Connect, Accept, Listen and Close: a field that several of them have bears the same number in each.
+void encode_socket(ProtobufWriter& out, const tg_header& record) {
   const auto& socket = reinterpret_cast<const tg_socket&>(record);
   put_address(out, 1, socket.family, socket.source_address);
   out.varint(2, socket.source_port);
-  if (record.type != TG_RECORD_LISTEN) put_address(out, 3, socket.family, socket.destination_address);
-  out.varint(4, socket.destination_port);
+  if (record.type != TG_RECORD_LISTEN) {
+    put_address(out, 3, socket.family, socket.destination_address);
+    out.varint(4, socket.destination_port);
+  }
   out.varint(5, socket.cookie);
-  out.varint(6, socket.error);
-  out.varint(7, socket.bytes_sent);
-  out.varint(8, socket.bytes_received);
-  if (socket.established_ktime_ns != 0) out.varint(9, record.ktime_ns - socket.established_ktime_ns);
-  out.varint(10, socket.backlog);
+  if (record.type == TG_RECORD_CONNECT) out.varint(6, socket.error);
+  if (record.type == TG_RECORD_CLOSE) {
+    out.varint(7, socket.bytes_sent);
+    out.varint(8, socket.bytes_received);
+    if (socket.established_ktime_ns != 0) out.varint(9, record.ktime_ns - socket.established_ktime_ns);
+  }
+  if (record.type == TG_RECORD_LISTEN) out.varint(10, socket.backlog);
   out.varint(11, socket.network_namespace);
 }
 
@@ -142,10 +147,10 @@ constexpr std::array<Encoder, TG_KIND_MAX> ENCODERS = [] {
   std::array<Encoder, TG_KIND_MAX> encoders{};
   encoders[TG_RECORD_EXEC] = {encode_exec, sizeof(tg_exec)};
   encoders[TG_RECORD_EXIT] = {encode_exit, sizeof(tg_exit)};
-  encoders[TG_RECORD_CONNECT] = {encode_connection, sizeof(tg_socket)};
-  encoders[TG_RECORD_ACCEPT] = {encode_connection, sizeof(tg_socket)};
-  encoders[TG_RECORD_LISTEN] = {encode_connection, sizeof(tg_socket)};
-  encoders[TG_RECORD_CLOSE] = {encode_connection, sizeof(tg_socket)};
+  encoders[TG_RECORD_CONNECT] = {encode_socket, sizeof(tg_socket)};
+  encoders[TG_RECORD_ACCEPT] = {encode_socket, sizeof(tg_socket)};
+  encoders[TG_RECORD_LISTEN] = {encode_socket, sizeof(tg_socket)};
+  encoders[TG_RECORD_CLOSE] = {encode_socket, sizeof(tg_socket)};
   return encoders;
 }();
 

@@ -181,11 +181,9 @@ test('random sockets and exits decode to what they were made of', () => {
     body.writeUInt16LE(port, 64);
     body.writeUInt16LE(2, 68); // AF_INET
     checks.push(event => {
-      const connection = event.connect ?? event.accept ?? event.listen ?? event.close;
-      assert.deepEqual(
-        [connection?.sourceIp, connection?.sourcePort ?? 0, BigInt(connection?.bytesSent ?? 0)],
-        [address.join('.'), port, sent],
-      );
+      const socket = event.connect ?? event.accept ?? event.listen ?? event.close;
+      assert.deepEqual([socket?.sourceIp, socket?.sourcePort ?? 0], [address.join('.'), port]);
+      if (event.close) assert.equal(event.close.bytesSent ?? 0, Number(sent));
     });
     return Buffer.concat([header, body]);
   });

@@ -1,17 +1,21 @@
 /**
- * Makes generated/ from the schema: codecs (pbjs), and the numbers of its fields and enums for code that reads or writes the wire format itself, as a module for
- * TypeScript and as a header for native/. `npm run generate` runs it, and scripts/setup.js when the schema or this file is newer than what was made.
+ * Makes generated/ from the schema: codecs, the JSON of each kind's own fields, and the numbers of its fields and enums for code that reads or writes the wire format
+ * itself, as a module for TypeScript and as a header for native/. `npm run generate` runs it, and scripts/setup.js when the schema or the generator is newer than what was made.
  */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import protobuf from 'protobufjs';
-import pbjs from 'protobufjs-cli/pbjs.js';
+import { pbjs, pbts } from 'protobufjs-cli';
+import { detailsDeclarationsOf, detailsModuleOf } from './generator/event-details.js';
+import { exactCodecs } from './generator/exact-codecs.js';
 
 const FOLDER = fileURLToPath(new URL('.', import.meta.url));
 const SCHEMA = 'proto/tidegate/v1/events.proto';
 const CODEC_OPTIONS =
-  '--target static-module --wrap esm --force-number --no-create --no-verify --no-delimited --no-typeurl --no-service --dts'.split(' ');
+  '--target static-module --wrap esm --force-number --no-create --no-convert --no-verify --no-delimited --no-typeurl --no-service'.split(
+    ' ',
+  );
 /** Fields with a tag of one byte: those that every batch has, and tables that all versions know. */
 const MAX_HEADER_FIELD = 15;
 const GENERATED = `Generated from ${SCHEMA}: edit that.`;
@@ -145,14 +149,29 @@ function constantCase(name) {
 async function generate() {
   const schema = join(FOLDER, SCHEMA);
   const output = name => join(FOLDER, 'generated', name);
-  const numbers = numbersOf(readFileSync(schema, 'utf8'));
+  const text = readFileSync(schema, 'utf8');
+  const numbers = numbersOf(text);
   mkdirSync(output(''), { recursive: true });
-  await new Promise((resolve, reject) => {
-    pbjs.main([...CODEC_OPTIONS, '--out', output('events.js'), schema], error => (error ? reject(error) : resolve(undefined)));
-  });
+  const types = protobuf.parse(text, { keepCase: true, alternateCommentMode: true }).root.resolveAll().lookup('tidegate.v1');
+  const messages = types.nestedArray.filter(type => type instanceof protobuf.Type);
+  const codecs = exactCodecs(await outputOf(done => pbjs.main([...CODEC_OPTIONS, schema], done)), messages);
+  writeFileSync(output('events.js'), codecs);
+  writeFileSync(output('events.d.ts'), await outputOf(done => pbts.process(codecs, [], done)));
+  writeFileSync(output('details.js'), detailsModuleOf(types));
+  writeFileSync(output('details.d.ts'), detailsDeclarationsOf(types));
   writeFileSync(output('numbers.js'), moduleOf(numbers));
   writeFileSync(output('numbers.d.ts'), declarationsOf(numbers));
   writeFileSync(output('numbers.h'), headerOf(numbers));
+}
+
+/** @returns {Promise<string>} what a tool of protobufjs-cli wrote */
+function outputOf(run) {
+  return new Promise((resolve, reject) => {
+    run((error, text) => {
+      if (error instanceof Error) reject(error);
+      else resolve(text);
+    });
+  });
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) await generate();

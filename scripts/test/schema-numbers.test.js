@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import '../../packages/contracts/dist/protobuf-numbers.js';
 import { tidegate } from '../../packages/contracts/generated/events.js';
 import * as generated from '../../packages/contracts/generated/numbers.js';
 import { declarationsOf, headerOf, moduleOf, numbersOf } from '../../packages/contracts/generate.js';

@@ -1,7 +1,7 @@
 /** One event as one line for people. */
 import { constants as osConstants } from 'node:os';
 import { getSystemErrorName, type styleText } from 'node:util';
-import type { AncestorJson, EventJson, ProcessJson } from '@tidegate/contracts';
+import type { AncestorJson, DetailsJson, EventJson, ProcessJson } from '@tidegate/contracts';
 import { bytesText, commandLine, countText, durationText, printable } from './terminal-text.ts';
 
 type Style = Parameters<typeof styleText>[0];
@@ -75,7 +75,7 @@ export type Detail = Readonly<Record<string, unknown>>;
 
 /** An event's own fields, under its kind's name. */
 export function eventDetail(event: EventJson): Detail {
-  return (event[event.kind] ?? {}) as Detail;
+  return { ...event[event.kind as keyof DetailsJson] };
 }
 
 function description(event: EventJson, paint: Paint): string {
@@ -101,8 +101,9 @@ function description(event: EventJson, paint: Paint): string {
     case 'close': {
       const sent = bytesText(number(detail, 'bytes_sent'));
       const received = bytesText(number(detail, 'bytes_received'));
-      const after = durationText(number(detail, 'duration_ns') / 1e6);
-      return `${name} ${source(detail)} — ${destination(event, detail)} sent ${sent}, received ${received} in ${after}`;
+      const durationNs = number(detail, 'duration_ns');
+      const after = durationNs > 0 ? ` in ${durationText(durationNs / 1e6)}` : '';
+      return `${name} ${source(detail)} — ${destination(event, detail)} sent ${sent}, received ${received}${after}`;
     }
     case 'loss':
       return paint('red', lossText(detail));
@@ -127,9 +128,9 @@ function destination(event: EventJson, detail: Detail): string {
   const text = address(detail['destination_ip'], detail['destination_port']);
   const known = event.destination;
   if (!known) return text;
-  const name = known['pod'] ?? known['service'] ?? known['node'];
-  const namespace = typeof known['namespace'] === 'string' ? `${known['namespace']}/` : '';
-  return typeof name === 'string' ? `${text} ${printable(`[${namespace}${name}]`)}` : text;
+  const name = known.pod ?? known.service ?? known.node;
+  const namespace = known.namespace === undefined ? '' : `${known.namespace}/`;
+  return name === undefined ? text : `${text} ${printable(`[${namespace}${name}]`)}`;
 }
 
 function address(ip: unknown, port: unknown): string {
@@ -139,7 +140,9 @@ function address(ip: unknown, port: unknown): string {
 
 function number(detail: Detail, field: string): number {
   const value = detail[field];
-  return typeof value === 'number' ? value : 0;
+  // What can pass 2^53 is a decimal string.
+  const amount = typeof value === 'string' && /^\d{1,20}$/.test(value) ? Number(value) : value;
+  return typeof amount === 'number' ? amount : 0;
 }
 
 function errorName(errno: number): string {

@@ -1,6 +1,15 @@
 /** Turns a captured batch into one that says it is recorded, without decoding its events. */
 import { zstdDecompressSync } from 'node:zlib';
-import { RawHeader, decodeBatch, encodeBatch, parseSequences, rawMessageId, rawSubject, recordedNode } from '@tidegate/contracts';
+import {
+  RawHeader,
+  decodeBatch,
+  encodeBatch,
+  parseSequences,
+  rawMessageId,
+  rawSubject,
+  recordedNode,
+  type Exact64,
+} from '@tidegate/contracts';
 import { TidegateError, type PublishMessage } from '@tidegate/runtime';
 import type { CaptureEntry } from './capture-file.ts';
 
@@ -10,7 +19,7 @@ const MAX_BATCH_BYTES = 64 * 1024 * 1024;
 export interface RecordedBatch {
   /** As recorded. */
   node: string;
-  wallOffsetNs: number;
+  wallOffsetNs: Exact64;
   storedAtMs: number;
   events: number;
   sequences: string;
@@ -46,7 +55,8 @@ export function recordedMessage(
   { boot, batch, shiftMs }: { boot: string; batch: number; shiftMs: number },
 ): PublishMessage {
   const node = recordedNode(recorded.node);
-  const header = encodeBatch({ node, boot, batch, wallOffsetNs: recorded.wallOffsetNs + shiftMs * 1e6, recorded: true });
+  const wallOffsetNs = BigInt(recorded.wallOffsetNs) + BigInt(Math.round(shiftMs)) * 1_000_000n;
+  const header = encodeBatch({ node, boot, batch, wallOffsetNs, recorded: true });
   return {
     subject: rawSubject(node),
     payload: Buffer.concat([recorded.payload, header]),

@@ -196,7 +196,7 @@ test('what is captured is played again under another name, marked as recorded, w
     Array.from({ length: 100 }, (_, i) => i + 1),
   );
   assert.ok(batches.every(batch => batch.boot !== 'x' && batch.boot === batches[0]!.boot));
-  const eventMs = batches.at(-1)!.wallOffsetNs / 1e6;
+  const eventMs = Number(batches.at(-1)!.wallOffsetNs) / 1e6;
   assert.ok(eventMs > startMs - 5_000 && eventMs < Date.now() + 5_000, 'times are moved to now');
 });
 

@@ -4,7 +4,18 @@
  */
 import { HOST_NAMESPACE } from './subjects.ts';
 import { kindName } from './kinds.ts';
-import { Event, LossReason, ProcessOrigin, type Container, type Destination, type EventBatch, type Pod, type Process } from './schema.ts';
+import type { Exact64 } from './protobuf-numbers.ts';
+import {
+  LossReason,
+  ProcessOrigin,
+  type Container,
+  type Destination,
+  type Event,
+  type EventBatch,
+  type Pod,
+  type Process,
+} from './schema.ts';
+import { detailJson, type DetailsJson } from '#generated/details.js';
 
 export interface ProcessJson {
   exec_id: string;
@@ -53,16 +64,28 @@ export interface PodJson {
   unresolved?: true;
 }
 
-export interface EventJson {
+/** What the remote end of a connection belongs to in the cluster. */
+export interface DestinationJson {
+  namespace?: string;
+  pod?: string;
+  workload?: string;
+  workload_kind?: string;
+  service?: string;
+  node?: string;
+}
+
+/** An event: what all have, and under its kind's name (`exec`, `exit`, `connect`…) the kind's own fields, every one of them. */
+export interface EventJson extends Partial<DetailsJson> {
   /** `<node>:<sequence>`: unique for ever. Absent where the event has no sequence number (a loss found after the sensor). */
   id?: string;
-  /** RFC 3339, microseconds. */
+  /** RFC 3339 in UTC with six digits of a second, cut, not rounded. */
   time: string;
   kind: string;
   node: string;
   boot: string;
   sequence: number;
-  ktime_ns: number;
+  /** CLOCK_BOOTTIME in nanoseconds, a decimal: it passes 2^53 after 104 days. */
+  ktime_ns: string;
   /** Played from a capture. */
   recorded?: true;
   /** The subject's tokens: a Kubernetes namespace, `_host` or `_none`; and a workload, node or container. */
@@ -74,13 +97,13 @@ export interface EventJson {
   ancestors?: AncestorJson[];
   container?: ContainerJson;
   pod?: PodJson;
-  destination?: Record<string, unknown>;
-  /** The kind's own fields, under the kind's name: `exec`, `exit`, `connect`… */
-  [detail: string]: unknown;
+  destination?: DestinationJson;
 }
 
 /** More than any process tree has; ends a walk through a malformed table that refers to itself. */
 const MAX_ANCESTORS = 256;
+/** The end of the year 9999: RFC 3339 has four digits. */
+const MAX_TIME_US = Date.UTC(9999, 11, 31, 23, 59, 59, 999) * 1000 + 999;
 
 /** Where the events were published: the subject's parts. */
 export interface EventPlace {
@@ -100,6 +123,8 @@ export function eventsToJson(batch: EventBatch, place?: EventPlace): EventJson[]
 export interface EventReader {
   readonly batch: EventBatch;
   toJson(event: Event): EventJson;
+  /** Microseconds since 1970, as in `time`. */
+  timeUs(event: Event): number;
   process(event: Event): Process | undefined;
   container(event: Event): Container | undefined;
   pod(event: Event): Pod | undefined;
@@ -112,9 +137,11 @@ export function createEventReader(batch: EventBatch, place: EventPlace = { names
   const pods = new Map(batch.pods.map(pod => [pod.uid ?? '', pod]));
   const destinations = new Map(batch.destinations.map(destination => [destination.ip ?? '', destination]));
   const shared = new Map<number, SharedJson>();
+  const wallUs = createWallClock(batch.wallOffsetNs);
 
   const processOf = (event: Event) => processes.get(event.process ?? 0);
   const containerOf = (event: Event) => containers.get(processOf(event)?.container ?? 0);
+  const timeUs = (event: Event) => wallUs(event.ktimeNs ?? 0);
   const podOf = (event: Event) => pods.get(containerOf(event)?.podUid ?? '');
 
   /** What all events of one process share, made once a batch. */
@@ -122,7 +149,7 @@ export function createEventReader(batch: EventBatch, place: EventPlace = { names
     const id = process.id ?? 0;
     let json = shared.get(id);
     if (!json) {
-      json = processParts(process, processes, batch.wallOffsetNs);
+      json = processParts(process, processes, wallUs);
       const container = containers.get(process.container ?? 0);
       const pod = pods.get(container?.podUid ?? '');
       if (container) json.container = containerJson(container, pod);
@@ -138,31 +165,28 @@ export function createEventReader(batch: EventBatch, place: EventPlace = { names
     const sequence = event.sequence ?? 0;
     const json: EventJson = {
       ...(sequence > 0 ? { id: `${batch.node}:${sequence}` } : {}),
-      time: wallTime(batch.wallOffsetNs, event.ktimeNs ?? 0),
+      time: formatTimeUs(timeUs(event)),
       kind,
       node: batch.node,
       boot: batch.boot,
       sequence,
-      ktime_ns: event.ktimeNs ?? 0,
+      ktime_ns: String(event.ktimeNs ?? 0),
       ...(batch.recorded ? { recorded: true } : {}),
       namespace: place.namespace,
       workload: place.workload,
       ...(event.tid ? { tid: event.tid } : {}),
       ...(process ? sharedOf(process) : {}),
     };
-    // The field of the oneof that is set bears the kind's name.
-    const detail = Event.toObject(event as Event & InstanceType<typeof Event>, { longs: Number, enums: String, bytes: String })[kind] as
-      Record<string, unknown> | undefined;
+    const detail = ownFields(kind, event);
     if (detail) {
-      json[kind] = snakeCased(detail);
-      if (kind === 'loss') (json[kind] as { reason?: string }).reason = lossReasonName(event.loss?.reason ?? 0);
-      const destination = destinations.get(typeof detail['destinationIp'] === 'string' ? detail['destinationIp'] : '');
+      Object.assign(json, { [kind]: detail });
+      const destination = destinations.get('destination_ip' in detail ? detail.destination_ip : '');
       if (destination) json.destination = destinationJson(destination);
     }
     return json;
   }
 
-  return { batch, toJson, process: processOf, container: containerOf, pod: podOf, all: () => batch.events.map(toJson) };
+  return { batch, toJson, timeUs, process: processOf, container: containerOf, pod: podOf, all: () => batch.events.map(toJson) };
 }
 
 /** `ring_full` for LOSS_REASON_RING_FULL. */
@@ -171,14 +195,42 @@ export function lossReasonName(reason: number): string {
   return name.slice('LOSS_REASON_'.length).toLowerCase();
 }
 
-/** RFC 3339 with microseconds, UTC. */
-export function wallTime(wallOffsetNs: number, ktimeNs: number): string {
-  // Split before adding: the sum passes 2^53, the parts in microseconds do not.
-  const totalUs = Math.floor(wallOffsetNs / 1000) + Math.floor(ktimeNs / 1000);
-  const us = totalUs % 1_000_000;
-  const seconds = new Date(totalUs / 1000).toISOString().slice(0, 19);
-  return `${seconds}.${String(us).padStart(6, '0')}Z`;
+/**
+ * Makes microseconds since 1970, cut, of a ktime.
+ * @param wallOffsetNs of the batch
+ */
+export function createWallClock(wallOffsetNs: Exact64): WallClock {
+  // The sum passes 2^53, its parts in microseconds do not.
+  const offset = microseconds(wallOffsetNs);
+  return ktimeNs => {
+    const ktime = microseconds(ktimeNs);
+    return offset.us + ktime.us + (offset.restNs + ktime.restNs >= 1000 ? 1 : 0);
+  };
 }
+
+function microseconds(ns: Exact64): { us: number; restNs: number } {
+  if (typeof ns === 'bigint') return { us: Number(ns / 1000n), restNs: Number(ns % 1000n) };
+  // Not a rounded quotient: it may reach the next integer.
+  const restNs = ns % 1000;
+  return { us: (ns - restNs) / 1000, restNs };
+}
+
+/** RFC 3339 with microseconds, UTC; the nearest that there is for a time that no calendar has. */
+export function formatTimeUs(timeUs: number): string {
+  const us = Math.min(Math.max(0, Math.floor(timeUs)), MAX_TIME_US);
+  const seconds = new Date(Math.floor(us / 1_000_000) * 1000).toISOString().slice(0, 19);
+  return `${seconds}.${String(us % 1_000_000).padStart(6, '0')}Z`;
+}
+
+/** The kind's own fields: the schema's oneof bears the kind's name. */
+function ownFields(kind: string, event: Event): DetailsJson[keyof DetailsJson] | undefined {
+  if (!Object.hasOwn(detailJson, kind)) return undefined;
+  const name = kind as keyof DetailsJson;
+  const detail = event[name];
+  return detail ? (detailJson[name] as (message: typeof detail) => DetailsJson[typeof name])(detail) : undefined;
+}
+
+export type WallClock = (ktimeNs: Exact64) => number;
 
 interface SharedJson {
   process: ProcessJson;
@@ -188,11 +240,11 @@ interface SharedJson {
   pod?: PodJson;
 }
 
-function processParts(process: Process, processes: ReadonlyMap<number, Process>, wallOffsetNs: number): SharedJson {
-  const json: SharedJson = { process: processJson(process, processes, wallOffsetNs) };
+function processParts(process: Process, processes: ReadonlyMap<number, Process>, wallUs: WallClock): SharedJson {
+  const json: SharedJson = { process: processJson(process, processes, wallUs) };
   const parent = processes.get(process.parent ?? 0);
   if (!parent) return json;
-  json.parent = processJson(parent, processes, wallOffsetNs);
+  json.parent = processJson(parent, processes, wallUs);
   const ancestors: AncestorJson[] = [];
   let ancestor = processes.get(parent.parent ?? 0);
   while (ancestor && ancestors.length < MAX_ANCESTORS) {
@@ -209,7 +261,7 @@ function processParts(process: Process, processes: ReadonlyMap<number, Process>,
   return json;
 }
 
-function processJson(process: Process, processes: ReadonlyMap<number, Process>, wallOffsetNs: number): ProcessJson {
+function processJson(process: Process, processes: ReadonlyMap<number, Process>, wallUs: WallClock): ProcessJson {
   const parent = processes.get(process.parent ?? 0);
   return {
     exec_id: process.execId ?? '',
@@ -222,7 +274,7 @@ function processJson(process: Process, processes: ReadonlyMap<number, Process>, 
       ? { raw_arguments: Buffer.from(process.rawArguments).toString('base64') }
       : {}),
     cwd: process.cwd ?? '',
-    start_time: wallTime(wallOffsetNs, process.startKtimeNs ?? 0),
+    start_time: formatTimeUs(wallUs(process.startKtimeNs ?? 0)),
     origin: ((ProcessOrigin as Record<number, string>)[process.origin ?? 0] ?? 'UNKNOWN').replace('PROCESS_ORIGIN_', '').toLowerCase(),
     ...(process.kernelThread ? { kernel_thread: true } : {}),
     ...(process.entered ? { entered: true } : {}),
@@ -268,16 +320,13 @@ function podJson(pod: Pod): PodJson {
   };
 }
 
-function destinationJson(destination: Destination): Record<string, unknown> {
-  const { ip: _ip, $unknowns: _unknowns, ...rest } = destination;
-  return Object.fromEntries(Object.entries(snakeCased(rest)).filter(([, value]) => value !== ''));
-}
-
-function snakeCased(value: object): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(value).map(([key, entry]) => [
-      key.replaceAll(/[A-Z]/g, letter => `_${letter.toLowerCase()}`),
-      entry !== null && typeof entry === 'object' && !Array.isArray(entry) && key !== 'byKind' ? snakeCased(entry as object) : entry,
-    ]),
-  );
+function destinationJson({ namespace, pod, workload, workloadKind, service, node }: Destination): DestinationJson {
+  return {
+    ...(namespace ? { namespace } : {}),
+    ...(pod ? { pod } : {}),
+    ...(workload ? { workload } : {}),
+    ...(workloadKind ? { workload_kind: workloadKind } : {}),
+    ...(service ? { service } : {}),
+    ...(node ? { node } : {}),
+  };
 }

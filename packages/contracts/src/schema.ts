@@ -6,7 +6,9 @@ import { tidegate } from '#generated/events.js';
 export {
   DETAIL_BASE,
   EventBatchField as BatchField,
-  ConnectionField,
+  AcceptField,
+  CloseField,
+  ConnectField,
   ContainerField,
   DestinationField,
   EventField,

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import {
   BatchError,
@@ -16,7 +17,9 @@ import {
   thinBatch,
   walkFields,
   WireCursor,
+  type Event as EventInput,
   type EventBatchInput,
+  type EventJson,
 } from '../src/index.ts';
 
 const FUZZ_ROUNDS = 20_000;
@@ -69,9 +72,114 @@ test('an event as JSON is whole by itself', () => {
   assert.equal(exec.container?.id, 'c0ffee');
   assert.equal(exec.pod?.workload, 'web');
   assert.deepEqual(exec.pod?.labels, { app: 'web' });
-  assert.deepEqual(exec['exec'], { raw_path: 'ls', credentials: { uid: 1000, login_uid: 0 } });
-  assert.deepEqual(connect?.['connect'], { destination_ip: '10.0.0.1', destination_port: 443 });
+  assert.equal(exec.exec?.raw_path, 'ls');
+  assert.equal(connect?.connect?.destination_ip, '10.0.0.1');
   assert.doesNotThrow(() => JSON.stringify(exec));
+});
+
+/** The JSON of one event, through the wire. */
+function jsonOf(event: EventInput, more: EventBatchInput = {}): EventJson {
+  return eventsToJson(decodeBatch(encodeBatch({ node: 'n', boot: 'b', ...more, events: [event] })))[0]!;
+}
+
+test('every field of a kind is in its JSON, zeros too, and no field of another kind', () => {
+  assert.deepEqual(jsonOf({ kind: Kind.KIND_EXIT, exit: {} }).exit, {
+    code: 0,
+    signal: 0,
+    core_dumped: false,
+    duration_ns: '0',
+    user_ns: '0',
+    system_ns: '0',
+  });
+  // A program of root's with the setuid bit, started by uid 1001.
+  const credentials = { uid: 1001, gid: 1001, egid: 1001, sgid: 1001, fsgid: 1001, capPermitted: 2 ** 41 - 1, capBounding: 2 ** 41 - 1 };
+  assert.deepEqual(jsonOf({ kind: Kind.KIND_EXEC, exec: { credentials } }).exec?.credentials, {
+    uid: 1001,
+    gid: 1001,
+    euid: 0,
+    egid: 1001,
+    suid: 0,
+    sgid: 1001,
+    fsuid: 0,
+    fsgid: 1001,
+    securebits: 0,
+    cap_permitted: '2199023255551',
+    cap_effective: '0',
+    cap_inheritable: '0',
+    cap_bounding: '2199023255551',
+    cap_ambient: '0',
+  });
+  // What has presence is there when it is set, to zero as well.
+  assert.equal(jsonOf({ kind: Kind.KIND_EXEC, exec: { credentials: { loginUid: 0 } } }).exec?.credentials?.login_uid, 0);
+  const ends = { source_ip: '', source_port: 0, destination_ip: '', destination_port: 0, socket: '0', network_namespace: 0 };
+  assert.deepEqual(jsonOf({ kind: Kind.KIND_CONNECT, connect: {} }).connect, { ...ends, error: 0 });
+  assert.deepEqual(jsonOf({ kind: Kind.KIND_ACCEPT, accept: {} }).accept, ends);
+  assert.deepEqual(jsonOf({ kind: Kind.KIND_CLOSE, close: {} }).close, { ...ends, bytes_sent: 0, bytes_received: 0, duration_ns: '0' });
+  assert.deepEqual(jsonOf({ kind: Kind.KIND_LISTEN, listen: {} }).listen, {
+    source_ip: '',
+    source_port: 0,
+    socket: '0',
+    backlog: 0,
+    network_namespace: 0,
+  });
+  assert.deepEqual(jsonOf({ kind: Kind.KIND_LOSS, loss: { reason: LossReason.LOSS_REASON_POISON } }).loss, {
+    reason: 'poison',
+    count: 0,
+    first_sequence: 0,
+    last_sequence: 0,
+    from_ktime_ns: '0',
+    to_ktime_ns: '0',
+    by_kind: {},
+  });
+});
+
+test('what can pass 2^53 is exact in JSON, as a decimal', () => {
+  const values = [0n, 1n, 2n ** 31n, 2n ** 53n - 1n, 2n ** 53n, 2n ** 53n + 1n, 9_223_372_036_854_775_810n, 2n ** 64n - 1n];
+  for (let bit = 1n; bit < 64n; bit++) values.push((1n << bit) + (1n << (bit - 1n)) + 1n);
+  for (const value of values) {
+    const text = String(value);
+    const exec = jsonOf({
+      kind: Kind.KIND_EXEC,
+      ktimeNs: value,
+      exec: { cgroupId: value, file: { inode: value }, credentials: { capAmbient: value } },
+    });
+    assert.equal(exec.ktime_ns, text);
+    assert.deepEqual([exec.exec?.cgroup_id, exec.exec?.file?.inode, exec.exec?.credentials?.cap_ambient], [text, text, text]);
+    assert.equal(jsonOf({ kind: Kind.KIND_CLOSE, close: { socket: value } }).close?.socket, text);
+  }
+});
+
+test('the time of an event is cut to microseconds, exactly, whatever the parts round to', () => {
+  const parts = [
+    0n,
+    1n,
+    999n,
+    1_000n,
+    9_007_199_254_740_991n,
+    9_007_199_254_740_999n,
+    9_100_000_000_000_000_999n / 1_000n,
+    86_400_000_000_001n,
+  ];
+  const offsets = [1_700_000_000_000_000_000n, 1_700_000_000_123_456_789n, 1_700_000_000_123_456_999n];
+  for (const offset of offsets) {
+    for (const ktimeNs of parts) {
+      const { time } = jsonOf({ kind: Kind.KIND_EXIT, ktimeNs, exit: {} }, { wallOffsetNs: offset });
+      const us = (offset + ktimeNs) / 1_000n;
+      const expected = `${new Date(Number(us / 1_000_000n) * 1000).toISOString().slice(0, 19)}.${String(us % 1_000_000n).padStart(6, '0')}Z`;
+      assert.equal(time, expected, `${offset} + ${ktimeNs}`);
+    }
+  }
+  // Bytes that no sensor wrote still make an event.
+  assert.match(jsonOf({ kind: Kind.KIND_EXIT, ktimeNs: 2n ** 64n - 1n, exit: {} }, { wallOffsetNs: 2n ** 63n - 1n }).time, /^\d{4}-.*Z$/);
+  assert.match(jsonOf({ kind: Kind.KIND_EXIT, exit: {} }, { wallOffsetNs: -(2n ** 63n) }).time, /^\d{4}-.*Z$/);
+});
+
+test('the schema marks what can pass 2^53: nanoseconds, bit sets and identifiers; the rest are counts', async () => {
+  const schema = await readFile(new URL('../proto/tidegate/v1/events.proto', import.meta.url), 'utf8');
+  const wide = [...schema.matchAll(/\b(?:u?int64|fixed64)\b>? (\w+) = \d+( \[jstype = JS_STRING\])?;/g)];
+  assert.ok(wide.length > 20);
+  const isCount = /^(batch|sequence|count|by_kind|first_sequence|last_sequence|bytes_sent|bytes_received)$/;
+  for (const [, name, mark] of wide) assert.equal(mark === undefined, isCount.test(name!), name);
 });
 
 test('a table that refers to itself does not hang the reader', () => {

@@ -16,6 +16,7 @@ import { registerProcessRoutes } from './process-routes.ts';
 import { createProcessTrees } from './process-tree.ts';
 import { guardRequests } from './request-guard.ts';
 import { createRequestSlots } from './request-slots.ts';
+import { SHARED_SCHEMAS } from './response-schemas.ts';
 import { createStatusReader } from './status.ts';
 import { registerStatusRoutes } from './status-routes.ts';
 import type { EventMessage } from './event-message.ts';
@@ -88,7 +89,8 @@ export async function createApi({
   await registerWebSockets(app);
   // After the WebSocket plugin: its own hook must have seen a request that is refused here, or the connection stays open.
   guardRequests(app, allowedHosts);
-  await app.register(swagger, { openapi: DESCRIPTION });
+  for (const [$id, schema] of Object.entries(SHARED_SCHEMAS)) app.addSchema({ $id, ...schema });
+  await app.register(swagger, { openapi: DESCRIPTION, refResolver: { buildLocalReference: ({ $id }) => String($id) } });
   await app.register(swaggerUi, { routePrefix: '/docs', staticCSP: true });
   await app.register(async routes => {
     registerEventRoutes(routes, history, slots);

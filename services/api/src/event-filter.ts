@@ -1,7 +1,7 @@
 /** Which events a request asks for: as subject filters for the server, and as a test of decoded events. */
 import { KIND_NAMES, containerName, eventFilter, kindName, type Container, type Event, type Pod, type Process } from '@tidegate/contracts';
 import { integerOf, selection, selects, single, type ParameterValues, type Selection } from './parameters.ts';
-import { eventTimeUs, type EventMessage } from './event-message.ts';
+import type { EventMessage } from './event-message.ts';
 
 const NAME = 'a name';
 const MAX_PID = 4_194_304;
@@ -103,7 +103,7 @@ export function createMatcher(filter: EventFilter): EventMatcher {
     for (let i = 0; i < batch.events.length; i++) {
       const event = batch.events[i]!;
       if (!is(kind, kindName(event.kind ?? 0))) continue;
-      const timeUs = eventTimeUs(batch, event);
+      const timeUs = reader.timeUs(event);
       if (timeUs < fromUs || timeUs >= toUs) continue;
       const id = event.process ?? 0;
       if (testProcess && !remembered(tested, id, () => testProcess(reader.process(event), reader.container(event), reader.pod(event))))
@@ -175,14 +175,13 @@ function processTexts(process: Process | undefined, container: Container | undef
 }
 
 function detailHasText(event: Event, text: string): boolean {
-  const connection = event.connect ?? event.accept ?? event.listen ?? event.close;
-  if (connection) {
-    return hasText(text, [
-      `${connection.sourceIp ?? ''}:${connection.sourcePort ?? 0}`,
-      `${connection.destinationIp ?? ''}:${connection.destinationPort ?? 0}`,
-    ]);
-  }
-  return event.exec ? hasText(text, [event.exec.rawPath]) : false;
+  const connection = event.connect ?? event.accept ?? event.close;
+  const local = connection ?? event.listen;
+  return hasText(text, [
+    event.exec?.rawPath,
+    local && `${local.sourceIp ?? ''}:${local.sourcePort ?? 0}`,
+    connection && `${connection.destinationIp ?? ''}:${connection.destinationPort ?? 0}`,
+  ]);
 }
 
 function hasText(text: string, places: readonly (string | null | undefined)[]): boolean {

@@ -8,7 +8,6 @@ import {
   parseEventSubject,
   walkFields,
   WireCursor,
-  type Event,
   type EventBatch,
   type EventJson,
   type EventReader,
@@ -104,13 +103,8 @@ export class EventMessage {
   }
 
   timeUs(index: number): number {
-    return eventTimeUs(this.batch!, this.batch!.events[index]!);
+    return this.reader!.timeUs(this.batch!.events[index]!);
   }
-}
-
-/** Microseconds since 1970, cut as the JSON's `time` is. */
-export function eventTimeUs(batch: EventBatch, event: Event): number {
-  return Math.floor(batch.wallOffsetNs / 1000) + Math.floor((event.ktimeNs ?? 0) / 1000);
 }
 
 /** @throws {BatchError} */

@@ -6,7 +6,7 @@ import { faultsError } from './errors.ts';
 import { filterParameters, type EventFilter } from './event-filter.ts';
 import type { History, HistoryQuery, Page } from './history.ts';
 import { choice, integer, parametersSchema, parseParameters, single } from './parameters.ts';
-import { errorResponses, EventSchema } from './response-schemas.ts';
+import { errorResponses, reference } from './response-schemas.ts';
 import type { RequestSlots } from './request-slots.ts';
 import { parseDurationMs, parseTimeUs, TIME_EXPECTED } from './time-text.ts';
 
@@ -52,7 +52,7 @@ export const eventParameters = {
 } as const;
 
 const PageSchema = Type.Object({
-  events: Type.Array(EventSchema),
+  events: Type.Array(reference('Event')),
   cursor: Type.Union([Type.String(), Type.Null()], { description: 'For the next page; null at the end.' }),
   scanned: Type.Integer({ description: 'Events looked at.' }),
   complete: Type.Boolean({

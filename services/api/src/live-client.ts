@@ -3,12 +3,12 @@
  * event in its place says how much. Oldest first, because then what all slow clients hold is the same few latest messages.
  */
 import type { WebSocket } from '@fastify/websocket';
+import { formatTimeUs, type EventJson, type LossJson } from '@tidegate/contracts';
 import type { Socket } from 'node:net';
 import { BatchGatherer, type BatchGroup, type EventPlace } from './batch-order.ts';
 import { matchesSubject, type EventFilter, type EventMatcher } from './event-filter.ts';
 import type { EventMessage } from './event-message.ts';
 import type { Follower } from './live-feed.ts';
-import { formatTimeUs } from './time-text.ts';
 
 export interface LiveClientOptions {
   socket: WebSocket;
@@ -97,7 +97,7 @@ export class LiveClient implements Follower {
   deliverGap(first: number, last: number): void {
     if (this.#isClosed) return;
     const nowUs = Date.now() * 1000;
-    this.#send([lossJson({ reason: 'events_discarded', count: 0, fromUs: nowUs, toUs: nowUs, streamSequences: [first, last] })]);
+    this.#send([lossEvent({ reason: 'events_discarded', count: 0, fromUs: nowUs, toUs: nowUs, streamSequences: [first, last] })]);
   }
 
   fail(error: unknown): void {
@@ -160,7 +160,7 @@ export class LiveClient implements Follower {
       let frameBytes = 0;
       if (this.#loss) {
         const { count, fromUs, toUs } = this.#loss;
-        frame.push(lossJson({ reason: 'slow_client', count, fromUs, toUs }));
+        frame.push(lossEvent({ reason: 'slow_client', count, fromUs, toUs }));
         this.#loss = undefined;
       }
       for (let first = this.#queue[0]; first && frameBytes < FRAME_BYTES; first = this.#queue[0]) {
@@ -211,25 +211,29 @@ interface LossDescription {
   streamSequences?: [number, number];
 }
 
+/** What a loss of this connection says more: no node's clock and no node's numbers tell of it. */
+interface FeedLossJson extends LossJson {
+  from: string;
+  to: string;
+  first_stream_sequence?: number;
+  last_stream_sequence?: number;
+}
+
 /** A loss of this connection alone, in the shape of an event. */
-function lossJson({ reason, count, fromUs, toUs, streamSequences }: LossDescription): Buffer {
-  return Buffer.from(
-    JSON.stringify({
-      time: formatTimeUs(toUs),
-      kind: 'loss',
-      node: '',
-      boot: '',
-      sequence: 0,
-      ktime_ns: 0,
-      namespace: '',
-      workload: '',
-      loss: {
-        reason,
-        count,
-        from: formatTimeUs(fromUs),
-        to: formatTimeUs(toUs),
-        ...(streamSequences && { first_stream_sequence: streamSequences[0], last_stream_sequence: streamSequences[1] }),
-      },
-    }),
-  );
+function lossEvent({ reason, count, fromUs, toUs, streamSequences }: LossDescription): Buffer {
+  const loss: FeedLossJson = {
+    reason,
+    count,
+    first_sequence: 0,
+    last_sequence: 0,
+    from_ktime_ns: '0',
+    to_ktime_ns: '0',
+    by_kind: {},
+    from: formatTimeUs(fromUs),
+    to: formatTimeUs(toUs),
+    ...(streamSequences && { first_stream_sequence: streamSequences[0], last_stream_sequence: streamSequences[1] }),
+  };
+  const nowhere = { node: '', boot: '', sequence: 0, ktime_ns: '0', namespace: '', workload: '' };
+  const event: EventJson = { time: formatTimeUs(toUs), kind: 'loss', ...nowhere, loss };
+  return Buffer.from(JSON.stringify(event));
 }

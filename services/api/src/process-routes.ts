@@ -7,7 +7,7 @@ import { filterParameters } from './event-filter.ts';
 import { integer, parametersSchema, parseParameters } from './parameters.ts';
 import type { ProcessTrees } from './process-tree.ts';
 import type { RequestSlots } from './request-slots.ts';
-import { AncestorsSchema, ContainerSchema, errorResponses, EventSchema, PodSchema, ProcessSchema } from './response-schemas.ts';
+import { ContainerSchema, errorResponses, PodSchema, ProcessSchema, TreeSchema } from './response-schemas.ts';
 
 const DEFAULT_CANDIDATES = 10;
 const MAX_CANDIDATES = 100;
@@ -18,20 +18,6 @@ export const candidateParameters = {
   node: filterParameters.node,
   limit: integer({ description: `Most processes in the answer. Default: ${DEFAULT_CANDIDATES}.`, example: '5' }, 1, MAX_CANDIDATES),
 } as const;
-
-const node = { process: ProcessSchema, exec: Type.Optional(EventSchema), exit: Type.Optional(EventSchema) };
-const TreeSchema = Type.Object({
-  node: Type.String(),
-  recorded: Type.Optional(Type.Boolean()),
-  ...node,
-  children: Type.Array(Type.Object({ ...node, children: Type.Array(Type.Object({}, { additionalProperties: true })) }), {
-    description: 'Processes it started, each with its own children.',
-  }),
-  ancestors: AncestorsSchema,
-  container: Type.Optional(ContainerSchema),
-  pod: Type.Optional(PodSchema),
-  complete: Type.Boolean({ description: 'false: there may be descendants, or an exit, that were not looked at.' }),
-});
 
 const CandidatesSchema = Type.Object({
   processes: Type.Array(

@@ -3,6 +3,7 @@ import {
   EVENTS_PREFIX,
   HOST_NAMESPACE,
   STREAMS,
+  createWallClock,
   decodeBatch,
   kindName,
   recordedNode,
@@ -212,7 +213,7 @@ class TreeBuilder {
     }
     for (const [execId, { node, parent }] of this.#nodes)
       if (execId !== this.#execId.text) this.#nodes.get(parent)?.node.children.push(node);
-    for (const { node } of this.#nodes.values()) node.children.sort((a, b) => startOf(a) - startOf(b));
+    for (const { node } of this.#nodes.values()) node.children.sort(byStart);
     const { parent, ancestors = [], container, pod, recorded } = root;
     const { exec_id, pid, uid, binary, arguments: parentArguments } = parent ?? {};
     return {
@@ -259,14 +260,20 @@ function imageKey({ pid, start_time: startTime }: ProcessJson): string {
   return `${pid} ${startTime}`;
 }
 
-function startOf({ process, exec }: ProcessNode): number {
-  return exec?.ktime_ns ?? Date.parse(process.start_time);
+function startOf({ process, exec }: ProcessNode): string {
+  return exec?.time ?? process.start_time;
+}
+
+/** RFC 3339 times of one form sort as text. */
+function byStart(a: ProcessNode, b: ProcessNode): number {
+  const [first, second] = [startOf(a), startOf(b)];
+  return first < second ? -1 : first > second ? 1 : 0;
 }
 
 /** When the process started, by the node's present clock offset; undefined when no event of the node's host is left. */
 async function startTimeUs({ node, ktimeNs }: ExecId, manager: JetStreamManager): Promise<number | undefined> {
   const batch = await lastHostBatch(node, manager);
-  return batch && Math.floor(batch.wallOffsetNs / 1000) + Math.floor(ktimeNs / 1000);
+  return batch && createWallClock(batch.wallOffsetNs)(ktimeNs);
 }
 
 async function lastHostBatch(node: string, manager: JetStreamManager): Promise<EventBatch | undefined> {

@@ -1,63 +1,148 @@
-/** Schemas of answers, for OpenAPI. Answers are not checked against them. */
+/**
+ * Schemas of answers, for OpenAPI. Answers are not checked against them when they are sent; a test holds real answers against them: nothing is in an answer that is not
+ * here, and nothing is here that no answer has.
+ */
+import { detailSchemas } from '@tidegate/contracts';
 import { Type, type TSchema } from 'typebox';
 import { ApiErrorCatalogue } from './errors.ts';
 
-const Open = { additionalProperties: true } as const;
+const Text = Type.String();
+const Flag = Type.Optional(Type.Literal(true, { description: 'Absent: false.' }));
+const Names = Type.Record(Text, Text);
+const ExecId = Type.String({ description: 'base64 of <node>:<ktime>:<pid>: names a process for ever.' });
+const Time = (description: string) =>
+  Type.String({
+    format: 'date-time',
+    pattern: '\\.\\d{6}Z$',
+    description: `${description} RFC 3339 in UTC with six digits of a second, cut, not rounded.`,
+  });
 
-export const ProcessSchema = Type.Object(
-  {
-    exec_id: Type.String(),
-    pid: Type.Integer(),
-    uid: Type.Integer(),
-    binary: Type.String(),
-    arguments: Type.Array(Type.String()),
-    cwd: Type.String(),
-    start_time: Type.String({ format: 'date-time' }),
-    origin: Type.String({ description: 'exec, fork, running or unknown: how the sensor learned of it.' }),
-    parent_exec_id: Type.Optional(Type.String()),
-  },
-  Open,
-);
+const AncestorSchema = Type.Object({
+  exec_id: ExecId,
+  pid: Type.Integer(),
+  uid: Type.Integer(),
+  binary: Text,
+  arguments: Type.Array(Text),
+});
 
-const AncestorSchema = Type.Object(
-  { exec_id: Type.String(), pid: Type.Integer(), uid: Type.Integer(), binary: Type.String(), arguments: Type.Array(Type.String()) },
-  Open,
-);
-export const ContainerSchema = Type.Object(
-  { id: Type.String(), name: Type.Optional(Type.String()), image: Type.Optional(Type.String()) },
-  Open,
-);
-export const PodSchema = Type.Object(
-  {
-    uid: Type.String(),
-    namespace: Type.Optional(Type.String()),
-    name: Type.Optional(Type.String()),
-    workload: Type.Optional(Type.String()),
-  },
-  Open,
-);
+export const ProcessSchema = Type.Object({
+  ...AncestorSchema.properties,
+  arguments_truncated: Flag,
+  raw_arguments: Type.Optional(
+    Type.String({
+      contentEncoding: 'base64',
+      description: 'Exact argv, each string ended by NUL, when `arguments` had to be changed to be UTF-8.',
+    }),
+  ),
+  cwd: Text,
+  start_time: Time('When the process (not the image) started.'),
+  origin: Type.String({ description: 'exec, fork, running or unknown: how the sensor learned of it.' }),
+  kernel_thread: Flag,
+  entered: Flag,
+  parent_exec_id: Type.Optional(ExecId),
+});
+
+export const ContainerSchema = Type.Object({
+  id: Text,
+  name: Type.Optional(Text),
+  image: Type.Optional(Text),
+  image_id: Type.Optional(Text),
+  runtime: Type.Optional(Text),
+  privileged: Flag,
+  sandbox: Flag,
+  cgroup_path: Type.Optional(Text),
+});
+
+export const PodSchema = Type.Object({
+  uid: Text,
+  namespace: Type.Optional(Text),
+  name: Type.Optional(Text),
+  workload: Type.Optional(Text),
+  workload_kind: Type.Optional(Text),
+  labels: Type.Optional(Names),
+  annotations: Type.Optional(Names),
+  service_account: Type.Optional(Text),
+  ips: Type.Optional(Type.Array(Text)),
+  qos_class: Type.Optional(Text),
+  unresolved: Flag,
+});
 export const AncestorsSchema = Type.Array(AncestorSchema, { description: 'Nearest first, up to init.' });
 
-export const EventSchema = Type.Object(
+const DestinationSchema = Type.Object(
+  {
+    namespace: Type.Optional(Text),
+    pod: Type.Optional(Text),
+    workload: Type.Optional(Text),
+    workload_kind: Type.Optional(Text),
+    service: Type.Optional(Text),
+    node: Type.Optional(Text),
+  },
+  { description: 'What the remote end of a connection belongs to in the cluster.' },
+);
+
+/** A loss of the live feed alone, with reason `slow_client` or `events_discarded`, says it in the server's time and the stream's numbers. */
+const FEED_LOSS = {
+  from: Time('Live feed: when the first of them happened.'),
+  to: Time('Live feed: when the last of them happened.'),
+  first_stream_sequence: Type.Integer({ description: 'Live feed, events_discarded: the first message of EVENTS that is missing.' }),
+  last_stream_sequence: Type.Integer({ description: 'Live feed, events_discarded: the last one.' }),
+};
+const KIND_SCHEMAS = {
+  ...detailSchemas,
+  loss: { ...detailSchemas.loss, properties: { ...detailSchemas.loss.properties, ...FEED_LOSS } },
+};
+
+const EventSchema = Type.Object(
   {
     id: Type.Optional(Type.String({ description: '<node>:<sequence>; absent for a loss found after the sensor.' })),
-    time: Type.String({ format: 'date-time' }),
-    kind: Type.String(),
-    node: Type.String(),
-    boot: Type.String(),
-    sequence: Type.Integer(),
-    ktime_ns: Type.Integer(),
-    recorded: Type.Optional(Type.Boolean({ description: 'Played from a capture.' })),
-    namespace: Type.String(),
-    workload: Type.String(),
+    time: Time('When it happened.'),
+    kind: Text,
+    node: Text,
+    boot: Type.String({ description: "One run of the node's sensor." }),
+    sequence: Type.Integer({ description: "The node's own count of everything that happened there; 0: none." }),
+    ktime_ns: Type.String({ pattern: '^\\d{1,20}$', description: 'CLOCK_BOOTTIME in nanoseconds: passes 2^53 after 104 days.' }),
+    recorded: Type.Optional(Type.Literal(true, { description: 'Played from a capture.' })),
+    namespace: Type.String({ description: 'A Kubernetes namespace, `_host` or `_none`.' }),
+    workload: Type.String({ description: 'A workload; on `_host` the node, on `_none` the container.' }),
+    tid: Type.Optional(Type.Integer({ description: 'Thread that did it; absent where an interrupt did.' })),
     process: Type.Optional(ProcessSchema),
     parent: Type.Optional(ProcessSchema),
     ancestors: Type.Optional(AncestorsSchema),
     container: Type.Optional(ContainerSchema),
     pod: Type.Optional(PodSchema),
+    destination: Type.Optional(DestinationSchema),
+    ...Object.fromEntries(Object.entries(KIND_SCHEMAS).map(([kind, schema]) => [kind, Type.Optional(Type.Unsafe(schema))])),
   },
-  { ...Open, description: "The kind's own fields are under the kind's name, as in the published schema." },
+  {
+    description:
+      "The kind's own fields are under the kind's name: all of them, zeros too. 64-bit ones that can pass 2^53 are decimal strings.",
+  },
 );
+
+/** One process with those it started. */
+const ProcessNode = {
+  process: ProcessSchema,
+  exec: Type.Optional(reference('Event')),
+  exit: Type.Optional(reference('Event')),
+  children: Type.Array(reference('ProcessNode'), { description: 'Processes it started, each with its own.' }),
+};
+
+/** What answers have in common, by the name under which the OpenAPI document has it. */
+export const SHARED_SCHEMAS = { Event: EventSchema, ProcessNode: Type.Object(ProcessNode) };
+
+export function reference(name: 'Event' | 'ProcessNode'): TSchema {
+  return Type.Unsafe({ $ref: `${name}#` });
+}
+
+export const TreeSchema = Type.Object({
+  node: Text,
+  recorded: Type.Optional(Type.Literal(true)),
+  ...ProcessNode,
+  ancestors: AncestorsSchema,
+  container: Type.Optional(ContainerSchema),
+  pod: Type.Optional(PodSchema),
+  complete: Type.Boolean({ description: 'false: there may be descendants, or an exit, that were not looked at.' }),
+});
 
 export const ErrorSchema = Type.Object({
   error: Type.Object({

@@ -27,9 +27,3 @@ export function parseDurationMs(text: string): number | undefined {
   const match = AGE.exec(text);
   return match && !text.startsWith('-') ? Number(match[1]) * UNIT_MS[match[2]!]! : undefined;
 }
-
-/** RFC 3339 with microseconds, UTC. */
-export function formatTimeUs(timeUs: number): string {
-  const seconds = new Date(Math.floor(timeUs / 1_000_000) * 1000).toISOString().slice(0, 19);
-  return `${seconds}.${String(Math.floor(timeUs) % 1_000_000).padStart(6, '0')}Z`;
-}

@@ -177,7 +177,7 @@ function summary({ kind, process, exec, exit, loss, connect, accept, listen, clo
     case 'exec':
       return process ? process.arguments.slice(1).join(' ') : (exec?.raw_path ?? '');
     case 'exit':
-      return `${exit.signal ? `signal ${exit.signal}` : `code ${exit.code ?? 0}`}${exit.duration_ns ? ` after ${duration(exit.duration_ns)}` : ''}`;
+      return `${ending(exit)} after ${duration(Number(exit.duration_ns))}`;
     case 'loss':
       return `${loss.count || 'an unknown number of'} events lost: ${loss.reason.replaceAll('_', ' ')}`;
     case 'listen':
@@ -266,7 +266,7 @@ function treeItem({ process, exit, children }, isHere = false) {
 function processLine({ pid, binary, arguments: args }, exit, isHere = false) {
   const text = `${binary} ${(args ?? []).slice(1).map(quoted).join(' ')}`.trim();
   const line = make('span', isHere ? { className: 'here' } : {}, visible(text));
-  const end = exit ? `, ${exit.exit?.signal ? `signal ${exit.exit.signal}` : `code ${exit.exit?.code ?? 0}`}` : '';
+  const end = exit ? `, ${ending(exit.exit)}` : '';
   return make('span', {}, line, make('span', { className: 'faint' }, ` ${pid}${end}`));
 }
 
@@ -299,16 +299,20 @@ function clock(time) {
   return `${date.toLocaleTimeString('en-GB')}.${time.slice(20, 23)}`;
 }
 
+function ending({ signal, code }) {
+  return signal ? `signal ${signal}` : `code ${code}`;
+}
+
 function duration(ns) {
   const ms = ns / 1e6;
   return ms < 1000 ? `${ms.toFixed(1)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
-function size(bytes = 0) {
+function size(bytes) {
   return bytes < 1024 ? `${bytes} B` : bytes < 1024 ** 2 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
 }
 
-function address(ip = '', port = 0) {
+function address(ip, port) {
   return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`;
 }
 

@@ -3,9 +3,11 @@
  * each message the processes, containers and pods its events refer to. Pure and synchronous.
  */
 import {
+  AcceptField,
   BatchError,
   BatchField,
-  ConnectionField,
+  CloseField,
+  ConnectField,
   ContainerField,
   DETAIL_BASE,
   EVENTS_PREFIX,
@@ -84,10 +86,11 @@ const CONTAINER_ID_TOKEN_CHARS = 12;
 const MAX_NAME_CHARS = 253;
 const HOST = 0;
 const UNKNOWN = 1;
-const DESTINATION_IP_TAG = tagOf(ConnectionField.destinationIp, WireType.length);
-/** The kinds whose detail is a Connection with a remote end. */
-const REMOTE_KINDS: readonly number[] = [Kind.KIND_CONNECT, Kind.KIND_ACCEPT, Kind.KIND_CLOSE];
-const HAS_REMOTE_END: readonly boolean[] = Array.from({ length: KIND_LIMIT }, (_, kind) => REMOTE_KINDS.includes(kind));
+/** By kind: the tag of the remote end's address in its detail; 0: it has none. */
+const REMOTE_IP_TAGS = new Uint32Array(KIND_LIMIT);
+REMOTE_IP_TAGS[Kind.KIND_CONNECT] = tagOf(ConnectField.destinationIp, WireType.length);
+REMOTE_IP_TAGS[Kind.KIND_ACCEPT] = tagOf(AcceptField.destinationIp, WireType.length);
+REMOTE_IP_TAGS[Kind.KIND_CLOSE] = tagOf(CloseField.destinationIp, WireType.length);
 /** Below this a loop over bytes beats a call of copy. */
 const SHORT_COPY_BYTES = 24;
 const FNV_OFFSET = 0x811c9dc5 | 0;
@@ -414,15 +417,16 @@ export class Splicer {
     this.#tableBytes += field.length;
   }
 
-  /** Adds what the remote end of a connection belongs to. Looks for one field in the Connection, and makes nothing. */
+  /** Adds what the remote end of a connection belongs to. Looks for one field of the detail, and makes nothing. */
   #addDestination(event: number, identities: Identities): void {
     const { index } = this;
     const kind = index.eventKind[event]!;
-    if (!HAS_REMOTE_END[kind]) return;
+    const remoteIpTag = REMOTE_IP_TAGS[kind]!;
+    if (remoteIpTag === 0) return;
     const cursor = new WireCursor(index.bytes, index.eventBody[event], index.eventEnd[event]);
     const detailTag = tagOf(DETAIL_BASE + kind, WireType.length);
     if (!findField(cursor, detailTag)) return;
-    if (!findField(cursor, DESTINATION_IP_TAG)) return;
+    if (!findField(cursor, remoteIpTag)) return;
     const destination = identities.destination(index.bytes, cursor.offset, cursor.end);
     if (!destination || this.#messageDestinations.has(destination)) return;
     this.#messageDestinations.add(destination);
