@@ -26,7 +26,6 @@ static __always_inline void tg_cgroup_record(__u32 type, struct cgroup *cgroup, 
 		return;
 	tg_process_header(&record->header, task);
 	record->id = cgroup->kn->id | version;
-	record->pad = 0;
 	record->level = cgroup->level;
 	size = bpf_probe_read_kernel_str(record->path, sizeof(record->path), path);
 	record->path_size = size > 0 ? size - 1 : 0;

@@ -61,13 +61,12 @@ static __always_inline struct tg_socket *tg_socket_reserve(const struct tg_filte
 		return NULL;
 	header = &record->header;
 	header->ktime_ns = bpf_ktime_get_boot_ns();
-	if (owner)
-		header->process = owner->process;
-	else
-		__builtin_memset(&header->process, 0, sizeof(header->process));
 	header->cgroup_id = subject.cgroup_id;
 	header->uid = subject.uid;
-	header->tid = owner ? owner->tid : 0;
+	if (owner) {
+		header->process = owner->process;
+		header->tid = owner->tid;
+	}
 	return record;
 }
 

@@ -48,15 +48,11 @@ static long storm_event(__u32 index, struct storm *storm)
 	record->bytes_sent = 1000 + index;
 	record->bytes_received = 100000 + index;
 	record->established_ktime_ns = record->header.ktime_ns - 1000000;
-	__builtin_memset(record->source_address, 0, sizeof(record->source_address) + sizeof(record->destination_address));
 	*(__u32 *)record->source_address = bpf_htonl(0x0a000001);
 	*(__u32 *)record->destination_address = bpf_htonl(0x0a010000 | (index & 0xffff));
 	record->source_port = 1024 + (index & 0x7fff);
 	record->destination_port = 443;
 	record->family = AF_INET;
-	record->error = 0;
-	record->backlog = 0;
-	record->network_namespace = 0;
 	tg_submit(TG_RING_DATA, record);
 	return 0;
 }

@@ -23,7 +23,6 @@ static __always_inline void socket_endpoints(struct tg_socket *record, struct so
 		if (!mapped[0] && !mapped[1] && mapped[2] == bpf_htonl(0xffff))
 			record->family = AF_INET;
 	}
-	__builtin_memset(record->source_address, 0, sizeof(record->source_address) + sizeof(record->destination_address));
 	if (record->family == AF_INET6) {
 		bpf_core_read(record->source_address, sizeof(record->source_address), &sk->__sk_common.skc_v6_rcv_saddr);
 		bpf_core_read(record->destination_address, sizeof(record->destination_address), &sk->__sk_common.skc_v6_daddr);
@@ -130,11 +129,8 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int old_state, int new_state)
 		return 0;
 	record->cookie = bpf_get_socket_cookie(sk);
 	socket_endpoints(record, sk, tcp);
-	record->bytes_sent = 0;
-	record->bytes_received = 0;
-	record->established_ktime_ns = owner ? owner->established_ktime_ns : 0;
-	record->error = 0;
-	record->backlog = 0;
+	if (owner)
+		record->established_ktime_ns = owner->established_ktime_ns;
 	if (kind == TG_RECORD_CLOSE)
 		socket_bytes(record, sk, tcp, old_state, owner);
 	else if (kind == TG_RECORD_LISTEN)

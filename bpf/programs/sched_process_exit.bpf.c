@@ -105,7 +105,6 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 		return 0;
 	tg_process_header(&record->header, task);
 	record->status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : task->group_leader->exit_code;
-	record->pad = 0;
 	group_cpu_time(&time, task, signal);
 	divide_cpu_time(record, &time);
 	tg_submit(TG_RING_LIFECYCLE, record);

@@ -8,7 +8,7 @@ import { describe, test } from 'node:test';
 import { prepareVm, runInVm, type KernelSeries } from '../src/vm.ts';
 
 const KERNELS: readonly KernelSeries[] = ['6.1', '6.12'];
-const OBJECTS = ['tidegate', 'bench_storm'];
+const OBJECTS = ['tidegate', 'bench_storm', 'test_stain'];
 const bpfFolder = new URL('../../../bpf/', import.meta.url).pathname;
 
 for (const kernel of KERNELS) {
