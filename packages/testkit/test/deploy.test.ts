@@ -72,7 +72,9 @@ test('helm finds no fault in the chart, and names every wrong value', { skip: he
 describe('the chart on a cluster', { skip: unavailable }, () => {
   const folder = mkdtempSync(join(tmpdir(), 'tidegate-deploy-'));
   const stateFolder = join(folder, 'tidegate-state');
-  const pinFolder = `/sys/fs/bpf/tidegate-deploy-${process.pid}`;
+  const host = createHost();
+  // A machine need not have a bpffs mounted.
+  const pinFolder = join(host.bpffs(), 'tidegate');
   let images: ImageBuild;
   let cluster: Cluster;
 
@@ -87,7 +89,7 @@ describe('the chart on a cluster', { skip: unavailable }, () => {
   after(async () => {
     await cluster?.stop();
     rmSync(folder, { recursive: true, force: true });
-    rmSync(pinFolder, { recursive: true, force: true });
+    await host[Symbol.asyncDispose]();
   });
 
   const environment = () => ({ ...process.env, KUBECONFIG: cluster.kubeconfigPath });
