@@ -36,6 +36,7 @@ const GENERATED_FROM = ['proto/tidegate/v1/events.proto', 'generate.js', 'genera
 
 const isBuildOnly = process.argv.includes('--build-only');
 const startedAtMs = Date.now();
+const starters = whoStarted();
 
 checkNode();
 if (process.platform === 'linux' && !isBuildOnly) installSystemPackages();
@@ -46,6 +47,7 @@ if (process.platform === 'linux') {
   run('BPF objects', 'make', ['-s', '-C', 'bpf']);
   run('native addon', 'make', ['-s', '-C', 'native']);
 } else say(`BPF programs and the native addon are for Linux; this is ${process.platform}: only recorded captures can be played here`);
+if (whoStarted() !== starters) fail('the npm that started this has ended');
 say(`ready in ${((Date.now() - startedAtMs) / 1000).toFixed(1)} s`);
 
 function checkNode() {
@@ -101,6 +103,7 @@ function generateCode() {
 
 /** Runs one step in the checkout's root, with the pinned Node.js first on the PATH once it is there. */
 function run(what, command, args, { env = process.env, isQuiet = false } = {}) {
+  if (whoStarted() !== starters) fail('the npm that started this has ended');
   const stepAtMs = Date.now();
   const result = spawnSync(command, args, {
     cwd: ROOT,
@@ -116,6 +119,16 @@ function run(what, command, args, { env = process.env, isQuiet = false } = {}) {
   }
   const seconds = (Date.now() - stepAtMs) / 1000;
   say(`${what} (${seconds.toFixed(1)} s)`);
+}
+
+/** This process's parent and that one's, npm and the shell it runs scripts with: a signal to them does not come here. */
+function whoStarted() {
+  try {
+    const stat = readFileSync(`/proc/${process.ppid}/stat`, 'utf8');
+    return `${process.ppid} ${stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]}`;
+  } catch {
+    return String(process.ppid);
+  }
 }
 
 function say(text) {

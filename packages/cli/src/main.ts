@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { styleText } from 'node:util';
 import { ExitCode, type CommandContext } from './command.ts';
+import { watchNpm } from './npm-parent.ts';
 import { runProgram } from './program.ts';
 
 const stop = new AbortController();
@@ -44,6 +45,7 @@ for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     stop.abort();
   });
 }
+watchNpm(process.env, () => stop.abort());
 
 process.exitCode = await runProgram(process.argv, context);
 clearProgress();

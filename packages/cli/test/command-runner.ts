@@ -24,8 +24,18 @@ export interface RunningCommand {
   readonly ended: Promise<number | null>;
 }
 
-export function startCommand(args: readonly string[], options: { env?: NodeJS.ProcessEnv; cwd?: string } = {}): RunningCommand {
-  const child = spawn(process.execPath, [MAIN, ...args], {
+interface RunOptions {
+  env?: NodeJS.ProcessEnv;
+  cwd?: string;
+}
+
+export function startCommand(args: readonly string[], options: RunOptions = {}): RunningCommand {
+  return startProgram(process.execPath, [MAIN, ...args], options);
+}
+
+/** Any program, in an environment that decides nothing. */
+export function startProgram(program: string, args: readonly string[], options: RunOptions = {}): RunningCommand {
+  const child = spawn(program, args, {
     env: cleanEnvironment(options.env),
     cwd: options.cwd,
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -38,7 +48,7 @@ export function startCommand(args: readonly string[], options: { env?: NodeJS.Pr
   return { child, stdout: () => stdout, stderr: () => stderr, ended };
 }
 
-export async function runCommand(args: readonly string[], options: { env?: NodeJS.ProcessEnv; cwd?: string } = {}) {
+export async function runCommand(args: readonly string[], options: RunOptions = {}) {
   const command = startCommand(args, options);
   const code = await command.ended;
   return { code, stdout: command.stdout(), stderr: command.stderr() };

@@ -1,36 +1,70 @@
 /** The whole pipeline on this machine's kernel: what a user sees who types `tidegate up` and runs a program. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { EventJson } from '@tidegate/contracts';
-import { createHost, waitFor } from '@tidegate/testkit';
+import { createHost, waitFor, type Host } from '@tidegate/testkit';
 import { probeKernel } from '../src/up/kernel-probe.ts';
-import { cleanEnvironment, freePorts, runCommand, startCommand } from './command-runner.ts';
+import { cleanEnvironment, freePorts, runCommand, startCommand, type RunningCommand } from './command-runner.ts';
 
 const probe = await probeKernel(process.env);
 
-test('a program is seen with its parents, and the audit is clean', { skip: probe.ok ? false : probe.missing.join(' ') }, async () => {
-  await using host = createHost();
+const skip = probe.ok ? false : probe.missing.join(' ');
+
+/** Each call starts it anew, on the same ports, folder and pins. */
+async function createStage(host: Host) {
   const ports = await freePorts(5);
   const folder = host.folder();
   const pins = join(host.bpffs(), 'tidegate');
-  const api = `http://127.0.0.1:${ports + 1}`;
-  const nats = `nats://127.0.0.1:${ports}`;
   const args = ['--nats-port', String(ports), '--api-port', String(ports + 1), '--health-ports', String(ports + 2)];
-  const up = startCommand(['up', '--data-dir', join(folder, 'data'), ...args], {
-    env: { TIDEGATE_PIN_DIRECTORY: pins, TIDEGATE_NODE: 'test-node' },
+  return {
+    pins,
+    api: `http://127.0.0.1:${ports + 1}`,
+    nats: `nats://127.0.0.1:${ports}`,
+    async start(): Promise<RunningCommand> {
+      const env = { TIDEGATE_PIN_DIRECTORY: pins, TIDEGATE_NODE: 'test-node' };
+      const up = startCommand(['up', '--data-dir', join(folder, 'data'), ...args], { env });
+      host.defer(async () => {
+        up.child.kill('SIGTERM');
+        await up.ended;
+      });
+      await waitFor(() => /Tidegate is ready[^]*npx tidegate events/.test(up.stdout()), {
+        what: `up to be ready: ${up.stderr()}`,
+        timeoutMs: 60_000,
+      });
+      return up;
+    },
+  };
+}
+
+test('a supervisor or a sensor that is killed leaves no pins in the end, and the next start works', { skip }, async () => {
+  await using host = createHost();
+  const { pins, start } = await createStage(host);
+  const first = await start();
+  assert.equal(existsSync(pins), true);
+  first.child.kill('SIGKILL');
+  await waitFor(() => !existsSync(pins), { what: 'the pins to go', timeoutMs: 30_000 });
+
+  const second = await start();
+  const sensor = () => childrenOf(second.child.pid!).find(({ command }) => command.includes('node-sensor/dist'))?.pid;
+  const killed = sensor()!;
+  process.kill(killed, 'SIGKILL');
+  await waitFor(() => ![undefined, killed].includes(sensor()), { what: 'another sensor' });
+  await waitFor(() => /sensor .*reading kernel events.*resumed=true/.test(second.stdout()), {
+    what: 'it to take over the pins',
   });
-  host.defer(async () => {
-    up.child.kill('SIGTERM');
-    await up.ended;
-  });
-  await waitFor(() => /Tidegate is ready[^]*npx tidegate events/.test(up.stdout()), {
-    what: `up to be ready: ${up.stderr()}`,
-    timeoutMs: 60_000,
-  });
+  second.child.kill('SIGHUP');
+  assert.equal(await second.ended, 0);
+  assert.equal(existsSync(pins), false);
+});
+
+test('a program is seen with its parents, and the audit is clean', { skip }, async () => {
+  await using host = createHost();
+  const { pins, api, nats, start } = await createStage(host);
+  const up = await start();
   assert.match(up.stdout(), /hooks {3}.*sched_process_exec/);
 
   const mark = `tidegate-test-${process.pid}`;
@@ -75,3 +109,14 @@ test('a program is seen with its parents, and the audit is clean', { skip: probe
   assert.equal(await up.ended, 0);
   assert.equal(existsSync(pins), false, 'no pins are left');
 });
+
+function childrenOf(pid: number): { pid: number; command: string }[] {
+  const pids = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number);
+  return pids.flatMap(child => {
+    try {
+      return [{ pid: child, command: readFileSync(`/proc/${child}/cmdline`, 'utf8').replaceAll('\0', ' ') }];
+    } catch {
+      return [];
+    }
+  });
+}

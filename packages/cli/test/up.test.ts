@@ -1,13 +1,15 @@
 /** The supervisor with real services, on a capture that is played. */
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createServer } from 'node:net';
 import { test } from 'node:test';
 import { createHost, waitFor, type Host } from '@tidegate/testkit';
 import { createCapture } from '../src/capture-file.ts';
-import { freePorts, runCommand, startCommand, type RunningCommand } from './command-runner.ts';
+import { REPOSITORY, freePorts, runCommand, startCommand, startProgram, type RunningCommand } from './command-runner.ts';
 import { captureEntry, sampleBatch } from './sample-batches.ts';
+
+const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGKILL'] as const;
 
 interface Up {
   command: RunningCommand;
@@ -20,15 +22,20 @@ interface Up {
 
 async function startUp(host: Host, { folder = host.folder(), more = [] as string[] } = {}): Promise<Up> {
   const ports = await freePorts(5);
+  const capture = await sampleCapture(host);
+  const args = ['up', '--data-dir', join(folder, 'data'), '--play', capture, ...portArguments(ports), ...more];
+  const command = startCommand(args, { cwd: folder, env: { TEST_FOLDER: join(folder, 'data') } });
+  host.defer(() => endUp(command));
+  return { command, folder: join(folder, 'data'), apiUrl: `http://127.0.0.1:${ports + 1}`, natsUrl: `nats://127.0.0.1:${ports}`, args };
+}
+
+async function sampleCapture(host: Host): Promise<string> {
   const capture = join(host.folder(), 'sample.tgcap');
   const writer = await createCapture(capture, { recordedAt: new Date().toISOString(), tidegate: '0.1.0' });
   for (let batch = 1; batch <= 10; batch++)
     await writer.write(captureEntry(sampleBatch('a', 'x', batch, batch * 10 - 9, 10), new Date(batch * 50)), 10);
   await writer.close();
-  const args = ['up', '--data-dir', join(folder, 'data'), '--play', capture, ...portArguments(ports), ...more];
-  const command = startCommand(args, { cwd: folder });
-  host.defer(() => endUp(command));
-  return { command, folder: join(folder, 'data'), apiUrl: `http://127.0.0.1:${ports + 1}`, natsUrl: `nats://127.0.0.1:${ports}`, args };
+  return capture;
 }
 
 function portArguments(first: number): string[] {
@@ -62,8 +69,26 @@ function processesWith(text: string): { pid: number; command: string }[] {
     });
 }
 
+/** The start script of this checkout, without the set-up, in a folder of its own. */
+function startNpm(host: Host, folder: string, args: readonly string[]): RunningCommand {
+  const { scripts } = JSON.parse(readFileSync(join(REPOSITORY, 'package.json'), 'utf8')) as { scripts: { start: string } };
+  const start = scripts.start.replace('node scripts/setup.js', 'true');
+  writeFileSync(join(folder, 'package.json'), JSON.stringify({ name: 'test', version: '1.0.0', scripts: { start } }));
+  for (const name of ['node_modules', 'packages'])
+    if (!existsSync(join(folder, name))) symlinkSync(join(REPOSITORY, name), join(folder, name));
+  const npm = startProgram('npm', ['start', '--', ...args], { cwd: folder, env: { TEST_FOLDER: folder } });
+  host.defer(() => processesWith(folder).forEach(({ pid }) => process.kill(pid, 'SIGKILL')));
+  return npm;
+}
+
 function childOf(up: Up, text: string): number | undefined {
   return processesWith(up.folder).find(({ command, pid }) => command.includes(text) && pid !== up.command.child.pid)?.pid;
+}
+
+/** Throws when the process has ended just now. */
+function signalled(pid: number | undefined, signal: NodeJS.Signals): number | undefined {
+  if (pid !== undefined) process.kill(pid, signal);
+  return pid;
 }
 
 async function eventCount({ apiUrl }: Up): Promise<number> {
@@ -131,6 +156,56 @@ test('processes end when the supervisor is killed, and the next up takes over', 
   next.child.kill('SIGINT');
   assert.equal(await next.ended, 0);
   await waitFor(() => processesWith(up.folder).length === 0, { what: 'everything to end' });
+});
+
+test('a signal to npm or to the supervisor leaves nothing behind, and the next start works', async () => {
+  await using host = createHost();
+  const folder = host.folder();
+  const ports = await freePorts(5);
+  const capture = await sampleCapture(host);
+  const args = ['--data-dir', join(folder, 'data'), '--play', capture, ...portArguments(ports)];
+  for (const signal of SIGNALS) {
+    for (const target of ['npm', 'supervisor'] as const) {
+      const npm = startNpm(host, folder, args);
+      await waitFor(() => npm.stdout().includes('Tidegate is ready'), {
+        what: `npm start before ${signal}: ${npm.stderr()}`,
+        timeoutMs: 60_000,
+      });
+      const supervisor = processesWith(folder).find(({ command }) => /main\.js up /.test(command) && !command.startsWith('npm'));
+      process.kill(target === 'npm' ? npm.child.pid! : supervisor!.pid, signal);
+      await waitFor(() => processesWith(folder).length === 0, {
+        what: `everything to end after ${signal} to ${target}`,
+        timeoutMs: 30_000,
+      });
+    }
+  }
+});
+
+test('a signal to any process under the supervisor is got over, and leaves nothing behind in the end', async () => {
+  await using host = createHost();
+  const up = await startUp(host);
+  await untilReady(up);
+  const targets: [program: string, ending: readonly NodeJS.Signals[]][] = [
+    ['api/dist', SIGNALS],
+    ['enricher/dist', SIGNALS],
+    ['main.js play', SIGNALS],
+    ['nats-server', ['SIGTERM', 'SIGINT', 'SIGKILL']], // SIGHUP: it reads its configuration again
+    ['while read -r what', ['SIGKILL']], // the guardian outlives what others may be ended with
+  ];
+  for (const [program, ending] of targets) {
+    for (const signal of SIGNALS) {
+      const pid = await waitFor(() => signalled(childOf(up, program), signal), { what: program, timeoutMs: 30_000 });
+      if (ending.includes(signal))
+        await waitFor(() => ![undefined, pid].includes(childOf(up, program)), {
+          what: `another ${program} after ${signal}`,
+          timeoutMs: 30_000,
+        });
+    }
+  }
+  const before = await waitFor(() => eventCount(up), { what: 'the API', timeoutMs: 30_000 });
+  await waitFor(async () => (await eventCount(up)) > before, { what: 'events after all that', timeoutMs: 60_000 });
+  up.command.child.kill('SIGKILL');
+  await waitFor(() => processesWith(up.folder).length === 0, { what: 'everything to end', timeoutMs: 30_000 });
 });
 
 test('a taken port is named, with how to choose another', async () => {

@@ -17,7 +17,7 @@ export interface ServiceContext {
 const CLOSE_TIMEOUT_MS = 25_000;
 
 /**
- * Runs a service as this process's whole purpose: calls `start`, then waits for SIGTERM or SIGINT, closes what `start` returned and exits 0.
+ * Runs a service as this process's whole purpose: calls `start`, then waits for SIGTERM, SIGINT or SIGHUP, closes what `start` returned and exits 0.
  * A second signal exits at once. A failed start, an unhandled error or a close that takes longer than 25 s is logged and exits 1.
  */
 export async function runService(name: string, start: (context: ServiceContext) => Promise<Closable>): Promise<void> {
@@ -58,8 +58,7 @@ export async function runService(name: string, start: (context: ServiceContext) 
     logger.fatal({ err: error }, 'unhandled error');
     closing ??= closeAndExit(1);
   };
-  process.on('SIGTERM', onSignal);
-  process.on('SIGINT', onSignal);
+  for (const signalName of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signalName, onSignal);
   process.on('uncaughtException', onFailure);
   process.on('unhandledRejection', onFailure);
 

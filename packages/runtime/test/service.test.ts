@@ -29,14 +29,15 @@ function service(host: Host, body: string) {
 
 const holdOpen = `setInterval(() => {}, 1000);`;
 
-test('a signal closes the service once and exits 0', async () => {
-  await using host = createHost();
-  const { child, output, exit } = service(host, `${holdOpen} console.log('up'); return { close: async () => console.log('closed') };`);
-  await waitFor(() => output.stdout.includes('up'), { what: 'the service to start' });
-  child.kill('SIGTERM');
-  assert.deepEqual(await exit, [0, null]);
-  assert.equal(output.stdout, 'up\nclosed\n');
-});
+for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const)
+  test(`${signal} closes the service once and exits 0`, async () => {
+    await using host = createHost();
+    const { child, output, exit } = service(host, `${holdOpen} console.log('up'); return { close: async () => console.log('closed') };`);
+    await waitFor(() => output.stdout.includes('up'), { what: 'the service to start' });
+    child.kill(signal);
+    assert.deepEqual(await exit, [0, null]);
+    assert.equal(output.stdout, 'up\nclosed\n');
+  });
 
 test('a second signal exits at once', async () => {
   await using host = createHost();

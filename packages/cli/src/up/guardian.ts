@@ -1,8 +1,10 @@
 /**
  * Ends the supervised processes when the supervisor was killed with SIGKILL and could not do it itself. A shell with almost no memory waits at the end
- * of a pipe; when the pipe breaks, it terminates the processes it was told of. So no service has to know that it is supervised.
+ * of a pipe; when the pipe breaks, it terminates the processes it was told of. So no service has to know that it is supervised. A guardian that
+ * someone killed is followed by another.
  */
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcessByStdio } from 'node:child_process';
+import type { Writable } from 'node:stream';
 
 export interface Guardian {
   watch(pid: number): void;
@@ -13,6 +15,7 @@ export interface Guardian {
 
 /** `+ pid` and `- pid` add and remove; `.` ends it. After SIGTERM processes have 10 s. */
 const SCRIPT = `
+trap '' HUP INT TERM
 pids=''
 while read -r what pid; do
   case $what in
@@ -22,23 +25,51 @@ while read -r what pid; do
   esac
 done
 [ -n "$pids" ] || exit 0
+some_live() {
+  rest=''; for each in $pids; do kill -0 "$each" 2>/dev/null && rest="$rest $each"; done; pids=$rest
+  [ -n "$pids" ]
+}
 kill -TERM $pids 2>/dev/null
 tries=0
-while [ $tries -lt 100 ] && kill -0 $pids 2>/dev/null; do sleep 0.1; tries=$((tries + 1)); done
-kill -KILL $pids 2>/dev/null
+while some_live && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+[ -z "$pids" ] || kill -KILL $pids 2>/dev/null
 exit 0
 `;
+/** Where no shell can be started, trying at once again would be all that this process does. */
+const RESTART_MS = 100;
 
 export function startGuardian(): Guardian {
-  // A session of its own: Ctrl-C and a closed terminal do not reach it.
-  const child = spawn('/bin/sh', ['-c', SCRIPT], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
-  const ended = new Promise<void>(resolve => child.once('exit', () => resolve()).once('error', () => resolve()));
-  // The pipe of a guardian that someone killed.
-  child.stdin.on('error', () => undefined);
+  const pids = new Set<number>();
+  let child: ChildProcessByStdio<Writable, null, null>;
+  let ended: Promise<void>;
+  let isClosed = false;
+  let restart: NodeJS.Timeout | undefined;
+
+  function start(): void {
+    // A session of its own: Ctrl-C and a closed terminal do not reach it.
+    child = spawn('/bin/sh', ['-c', SCRIPT], { stdio: ['pipe', 'ignore', 'ignore'], detached: true });
+    ended = new Promise<void>(resolve => child.once('exit', () => resolve()).once('error', () => resolve()));
+    // The pipe of a guardian that someone killed.
+    child.stdin.on('error', () => undefined);
+    for (const pid of pids) child.stdin.write(`+ ${pid}\n`);
+    void ended.then(() => {
+      if (!isClosed) restart = setTimeout(start, RESTART_MS);
+    });
+  }
+
+  start();
   return {
-    watch: pid => void child.stdin.write(`+ ${pid}\n`),
-    unwatch: pid => void child.stdin.write(`- ${pid}\n`),
-    close: async () => {
+    watch(pid) {
+      pids.add(pid);
+      child.stdin.write(`+ ${pid}\n`);
+    },
+    unwatch(pid) {
+      pids.delete(pid);
+      child.stdin.write(`- ${pid}\n`);
+    },
+    async close() {
+      isClosed = true;
+      clearTimeout(restart);
       child.stdin.end('.\n');
       await ended;
     },

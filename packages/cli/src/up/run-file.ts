@@ -2,6 +2,7 @@
 import { closeSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { TidegateError } from '@tidegate/runtime';
+import { processStat } from '../process-stat.ts';
 
 const RUN_FILE = 'up.json';
 
@@ -24,7 +25,7 @@ export interface RunFile {
 /** @throws {TidegateError} ALREADY_RUNNING, saying what runs */
 export function takeRunFile(folder: string, addresses: Pick<RunInfo, 'page' | 'nats'>): RunFile {
   const file = join(folder, RUN_FILE);
-  const info: RunInfo = { pid: process.pid, processStart: processStart(process.pid), startedAt: new Date().toISOString(), ...addresses };
+  const info: RunInfo = { pid: process.pid, processStart: startTimeOf(process.pid), startedAt: new Date().toISOString(), ...addresses };
   let replacedDead = false;
   for (;;) {
     try {
@@ -61,15 +62,9 @@ function isAlive({ pid, processStart: start }: RunInfo): boolean {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EPERM') return false;
   }
-  return start === processStart(pid);
+  return start === startTimeOf(pid);
 }
 
-/** Field 22 of /proc/<pid>/stat; what stands before it in parentheses may hold blanks. */
-function processStart(pid: number): string {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
-  } catch {
-    return '';
-  }
+function startTimeOf(pid: number): string {
+  return processStat(pid)?.startTime ?? '';
 }
