@@ -7,7 +7,8 @@ export interface WaitOptions {
   what: string;
 }
 
-const DEFAULT_TIMEOUT_MS = 15_000;
+/** Far beyond what anything takes on a busy machine: only what never comes waits so long. */
+const DEFAULT_TIMEOUT_MS = 60_000;
 const POLL_MS = 10;
 
 /**
