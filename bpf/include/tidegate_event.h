@@ -13,8 +13,8 @@
 #ifndef TIDEGATE_EVENT_H
 #define TIDEGATE_EVENT_H
 
-/* Record types. Values from TG_RECORD_EXEC on equal tidegate.v1.Kind of the protobuf schema; fork and cgroup records only feed the
- * reader's tables and never become events. */
+/* Record types. Values from TG_RECORD_EXEC on equal tidegate.v1.Kind of the protobuf schema (native/ asserts it); fork and cgroup records only
+ * feed the reader's tables and never become events. */
 enum tg_record_type {
 	TG_RECORD_EXEC = 1,
 	TG_RECORD_EXIT = 2,

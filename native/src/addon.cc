@@ -33,7 +33,7 @@ Napi::Number number(Napi::Env env, uint64_t value) { return Napi::Number::New(en
 
 Loss to_loss(const Napi::Object& value) {
   Loss loss;
-  loss.reason = value.Get("reason").ToNumber();
+  loss.reason = static_cast<schema::LossReason>(value.Get("reason").ToNumber().Uint32Value());
   loss.count = to_u64(value.Get("count"));
   loss.first_sequence = to_u64(value.Get("firstSequence"));
   loss.last_sequence = to_u64(value.Get("lastSequence"));

@@ -9,12 +9,6 @@
 #include "event_encoder.h"
 
 namespace tidegate {
-namespace {
-
-// Field numbers of EventBatch.
-enum BatchField : uint32_t { NODE = 1, BOOT = 2, BATCH = 3, WALL_OFFSET_NS = 4, CONTAINERS = 6, PROCESSES = 7 };
-
-}  // namespace
 
 uint32_t Batch::add_process(Process& process, std::string_view full_image) {
   if (holds(process)) return process.batch_id;
@@ -47,17 +41,17 @@ void Batch::encode_process(Process& process, uint32_t parent_id, std::string_vie
   const uint32_t container_id = add_container(process.cgroup_id);
 
   ProtobufWriter& out = process_bytes_;
-  const size_t body = out.open(BatchField::PROCESSES);
-  out.varint(1, process.batch_id);
-  out.varint(2, parent_id);
-  out.varint(3, container_id);
-  out.bytes(4, exec_id(node_, process.key));
-  out.varint(5, process.key.pid);
-  out.varint(6, process.uid);
+  const size_t body = out.open(field::EventBatch::PROCESSES);
+  out.varint(field::Process::ID, process.batch_id);
+  out.varint(field::Process::PARENT, parent_id);
+  out.varint(field::Process::CONTAINER, container_id);
+  out.bytes(field::Process::EXEC_ID, exec_id(node_, process.key));
+  out.varint(field::Process::PID, process.key.pid);
+  out.varint(field::Process::UID, process.uid);
   out.raw(image);
-  out.varint(12, process.key.start_ktime_ns);
-  out.varint(13, static_cast<uint32_t>(process.origin));
-  out.varint(15, process.entered);
+  out.varint(field::Process::START_KTIME_NS, process.key.start_ktime_ns);
+  out.varint(field::Process::ORIGIN, number(process.origin));
+  out.varint(field::Process::ENTERED, process.entered);
   out.close(body);
 }
 
@@ -73,17 +67,17 @@ uint32_t Batch::add_container(uint64_t cgroup_id) {
   const ContainerIdentity& identity = container->identity;
   const ContainerDescription description = container->description.value_or(ContainerDescription());
   ProtobufWriter& out = container_bytes_;
-  const size_t body = out.open(BatchField::CONTAINERS);
-  out.varint(1, container->batch_id);
-  out.bytes(2, identity.container_id);
-  out.bytes(3, identity.pod_uid);
-  out.bytes(4, identity.runtime.empty() ? description.runtime : identity.runtime);
+  const size_t body = out.open(field::EventBatch::CONTAINERS);
+  out.varint(field::Container::ID, container->batch_id);
+  out.bytes(field::Container::CONTAINER_ID, identity.container_id);
+  out.bytes(field::Container::POD_UID, identity.pod_uid);
+  out.bytes(field::Container::RUNTIME, identity.runtime.empty() ? description.runtime : identity.runtime);
   const uint64_t own_id = container->cgroup_id != 0 ? container->cgroup_id : container->cgroup_v1_id;
-  out.varint(5, (own_id != 0 ? own_id : cgroup_id) & ~TG_CGROUP_V1);
-  out.bytes(6, identity.path);
-  out.bytes(7, description.name);
-  out.bytes(8, description.image);
-  out.varint(9, description.sandbox);
+  out.varint(field::Container::CGROUP_ID, (own_id != 0 ? own_id : cgroup_id) & ~TG_CGROUP_V1);
+  out.bytes(field::Container::CGROUP_PATH, identity.path);
+  out.bytes(field::Container::NAME, description.name);
+  out.bytes(field::Container::IMAGE, description.image);
+  out.varint(field::Container::SANDBOX, description.sandbox);
   out.close(body);
   return container->batch_id;
 }
@@ -117,10 +111,10 @@ void Batch::rollback(const Mark& mark) {
 
 std::unique_ptr<SealedBatch> Batch::seal(uint64_t number, int64_t wall_offset_ns) {
   ProtobufWriter head;
-  head.bytes(BatchField::NODE, node_);
-  head.bytes(BatchField::BOOT, boot_);
-  head.varint(BatchField::BATCH, number);
-  head.varint(BatchField::WALL_OFFSET_NS, static_cast<uint64_t>(wall_offset_ns));
+  head.bytes(field::EventBatch::NODE, node_);
+  head.bytes(field::EventBatch::BOOT, boot_);
+  head.varint(field::EventBatch::BATCH, number);
+  head.varint(field::EventBatch::WALL_OFFSET_NS, static_cast<uint64_t>(wall_offset_ns));
 
   auto sealed = std::make_unique<SealedBatch>();
   sealed->size = head.size() + size();

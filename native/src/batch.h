@@ -31,7 +31,6 @@ class Batch {
   // Bounds what one event can add: the ancestors of a process, and their encoded bytes. Further ancestors are left out.
   static constexpr size_t ANCESTORS_MAX = 256;
   static constexpr size_t ANCESTORS_MAX_BYTES = 256 * 1024;
-  static constexpr uint32_t EVENTS_FIELD = 10;  // of EventBatch
 
   Batch(std::string node, std::string boot, ProcessTable& processes, CgroupTable& cgroups)
       : node_(std::move(node)), boot_(std::move(boot)), processes_(processes), cgroups_(cgroups) {}

@@ -10,8 +10,7 @@
 namespace tidegate {
 namespace {
 
-// Field numbers of Event; a detail's is DETAIL + kind.
-enum EventField : uint32_t { KIND = 1, PROCESS = 2, SEQUENCE = 3, KTIME_NS = 4, TID = 5, DETAIL = 10 };
+using schema::Kind;
 
 void put_text(ProtobufWriter& out, uint32_t field, std::string_view bytes) {
   if (is_utf8(bytes)) {
@@ -28,79 +27,79 @@ std::string_view fixed_text(const char (&bytes)[SIZE]) {
 
 void encode_credentials(ProtobufWriter& out, const tg_credentials& credentials) {
   constexpr uint32_t LOGIN_UID_UNSET = 0xffffffff;
-  out.varint(1, credentials.uid);
-  out.varint(2, credentials.gid);
-  out.varint(3, credentials.euid);
-  out.varint(4, credentials.egid);
-  out.varint(5, credentials.suid);
-  out.varint(6, credentials.sgid);
-  out.varint(7, credentials.fsuid);
-  out.varint(8, credentials.fsgid);
-  if (credentials.login_uid != LOGIN_UID_UNSET) out.varint_always(9, credentials.login_uid);
-  out.varint(10, credentials.securebits);
-  out.varint(11, credentials.cap_permitted);
-  out.varint(12, credentials.cap_effective);
-  out.varint(13, credentials.cap_inheritable);
-  out.varint(14, credentials.cap_bounding);
-  out.varint(15, credentials.cap_ambient);
+  out.varint(field::Credentials::UID, credentials.uid);
+  out.varint(field::Credentials::GID, credentials.gid);
+  out.varint(field::Credentials::EUID, credentials.euid);
+  out.varint(field::Credentials::EGID, credentials.egid);
+  out.varint(field::Credentials::SUID, credentials.suid);
+  out.varint(field::Credentials::SGID, credentials.sgid);
+  out.varint(field::Credentials::FSUID, credentials.fsuid);
+  out.varint(field::Credentials::FSGID, credentials.fsgid);
+  if (credentials.login_uid != LOGIN_UID_UNSET) out.varint_always(field::Credentials::LOGIN_UID, credentials.login_uid);
+  out.varint(field::Credentials::SECUREBITS, credentials.securebits);
+  out.varint(field::Credentials::CAP_PERMITTED, credentials.cap_permitted);
+  out.varint(field::Credentials::CAP_EFFECTIVE, credentials.cap_effective);
+  out.varint(field::Credentials::CAP_INHERITABLE, credentials.cap_inheritable);
+  out.varint(field::Credentials::CAP_BOUNDING, credentials.cap_bounding);
+  out.varint(field::Credentials::CAP_AMBIENT, credentials.cap_ambient);
 }
 
 void encode_namespaces(ProtobufWriter& out, const tg_namespaces& namespaces) {
-  out.varint(1, namespaces.uts);
-  out.varint(2, namespaces.ipc);
-  out.varint(3, namespaces.mnt);
-  out.varint(4, namespaces.pid);
-  out.varint(5, namespaces.pid_for_children);
-  out.varint(6, namespaces.net);
-  out.varint(7, namespaces.time);
-  out.varint(8, namespaces.cgroup);
-  out.varint(9, namespaces.user);
+  out.varint(field::Namespaces::UTS, namespaces.uts);
+  out.varint(field::Namespaces::IPC, namespaces.ipc);
+  out.varint(field::Namespaces::MNT, namespaces.mnt);
+  out.varint(field::Namespaces::PID, namespaces.pid);
+  out.varint(field::Namespaces::PID_FOR_CHILDREN, namespaces.pid_for_children);
+  out.varint(field::Namespaces::NET, namespaces.net);
+  out.varint(field::Namespaces::TIME, namespaces.time);
+  out.varint(field::Namespaces::CGROUP, namespaces.cgroup);
+  out.varint(field::Namespaces::USER, namespaces.user);
 }
 
 void encode_binary_file(ProtobufWriter& out, const tg_exec& exec) {
   constexpr uint32_t MINOR_BITS = 20;
-  out.varint(1, exec.inode);
-  out.varint(2, exec.device >> MINOR_BITS);
-  out.varint(3, exec.device & ((1u << MINOR_BITS) - 1));
-  out.varint(4, exec.links);
-  out.varint(5, (exec.flags & TG_EXEC_MEMFD) != 0);
-  out.varint(6, (exec.flags & TG_EXEC_DELETED) != 0);
-  out.varint(7, (exec.flags & TG_EXEC_UPPER_LAYER) != 0);
-  out.varint(8, (exec.flags & TG_EXEC_SETUID) != 0);
-  out.varint(9, (exec.flags & TG_EXEC_SETGID) != 0);
+  out.varint(field::BinaryFile::INODE, exec.inode);
+  out.varint(field::BinaryFile::DEVICE_MAJOR, exec.device >> MINOR_BITS);
+  out.varint(field::BinaryFile::DEVICE_MINOR, exec.device & ((1u << MINOR_BITS) - 1));
+  out.varint(field::BinaryFile::LINKS, exec.links);
+  out.varint(field::BinaryFile::MEMFD, (exec.flags & TG_EXEC_MEMFD) != 0);
+  out.varint(field::BinaryFile::DELETED, (exec.flags & TG_EXEC_DELETED) != 0);
+  out.varint(field::BinaryFile::UPPER_LAYER, (exec.flags & TG_EXEC_UPPER_LAYER) != 0);
+  out.varint(field::BinaryFile::SETUID, (exec.flags & TG_EXEC_SETUID) != 0);
+  out.varint(field::BinaryFile::SETGID, (exec.flags & TG_EXEC_SETGID) != 0);
 }
 
 void encode_exec(ProtobufWriter& out, const tg_header& record) {
   const auto& exec = reinterpret_cast<const tg_exec&>(record);
   ExecStrings strings;
   exec_strings(exec, strings);
-  size_t body = out.open(1);
+  size_t body = out.open(field::Exec::CREDENTIALS);
   encode_credentials(out, exec.credentials);
   out.close(body);
-  body = out.open(2);
+  body = out.open(field::Exec::NAMESPACES);
   encode_namespaces(out, exec.namespaces);
   out.close(body);
-  body = out.open(3);
+  body = out.open(field::Exec::FILE);
   encode_binary_file(out, exec);
   out.close(body);
-  put_text(out, 4, strings.raw_path);
-  put_text(out, 5, fixed_text(exec.tty));
-  out.varint(6, record.cgroup_id & ~TG_CGROUP_V1);
-  out.varint(7, exec.namespace_pid);
-  if (exec.flags & TG_EXEC_ARGUMENTS_TRUNCATED) out.varint(8, exec.arguments_total);
-  put_text(out, 9, fixed_text(exec.comm));
-  out.varint(10, (exec.flags & TG_EXEC_CWD_TRUNCATED) != 0);
-  out.varint(11, (exec.flags & TG_EXEC_BINARY_TRUNCATED) != 0);
+  put_text(out, field::Exec::RAW_PATH, strings.raw_path);
+  put_text(out, field::Exec::TTY, fixed_text(exec.tty));
+  out.varint(field::Exec::CGROUP_ID, record.cgroup_id & ~TG_CGROUP_V1);
+  out.varint(field::Exec::NAMESPACE_PID, exec.namespace_pid);
+  if (exec.flags & TG_EXEC_ARGUMENTS_TRUNCATED) out.varint(field::Exec::ARGUMENTS_BYTES, exec.arguments_total);
+  put_text(out, field::Exec::COMM, fixed_text(exec.comm));
+  out.varint(field::Exec::CWD_TRUNCATED, (exec.flags & TG_EXEC_CWD_TRUNCATED) != 0);
+  out.varint(field::Exec::BINARY_TRUNCATED, (exec.flags & TG_EXEC_BINARY_TRUNCATED) != 0);
 }
 
 void encode_exit(ProtobufWriter& out, const tg_header& record) {
   const auto& exit = reinterpret_cast<const tg_exit&>(record);
-  out.varint(1, exit.status >> 8 & 0xff);
-  out.varint(2, exit.status & 0x7f);
-  out.varint(3, (exit.status & 0x80) != 0);
-  out.varint(4, record.ktime_ns - record.process.start_ktime_ns);
-  out.varint(5, exit.user_ns);
-  out.varint(6, exit.system_ns);
+  out.varint(field::Exit::CODE, exit.status >> 8 & 0xff);
+  out.varint(field::Exit::SIGNAL, exit.status & 0x7f);
+  out.varint(field::Exit::CORE_DUMPED, (exit.status & 0x80) != 0);
+  out.varint(field::Exit::DURATION_NS, record.ktime_ns - record.process.start_ktime_ns);
+  out.varint(field::Exit::USER_NS, exit.user_ns);
+  out.varint(field::Exit::SYSTEM_NS, exit.system_ns);
 }
 
 void put_address(ProtobufWriter& out, uint32_t field, uint16_t family, const uint8_t (&address)[16]) {
@@ -117,27 +116,29 @@ void put_address(ProtobufWriter& out, uint32_t field, uint16_t family, const uin
   }
 }
 
-// Connect, Accept, Listen and Close: a field that several of them have bears the same number in each.
+// Connect, Accept, Listen and Close: each has those of these fields that mean something for it.
+template <typename Field>
 void encode_socket(ProtobufWriter& out, const tg_header& record) {
   const auto& socket = reinterpret_cast<const tg_socket&>(record);
-  put_address(out, 1, socket.family, socket.source_address);
-  out.varint(2, socket.source_port);
-  if (record.type != TG_RECORD_LISTEN) {
-    put_address(out, 3, socket.family, socket.destination_address);
-    out.varint(4, socket.destination_port);
+  put_address(out, Field::SOURCE_IP, socket.family, socket.source_address);
+  out.varint(Field::SOURCE_PORT, socket.source_port);
+  if constexpr (requires { Field::DESTINATION_IP; }) {
+    put_address(out, Field::DESTINATION_IP, socket.family, socket.destination_address);
+    out.varint(Field::DESTINATION_PORT, socket.destination_port);
   }
-  out.varint(5, socket.cookie);
-  if (record.type == TG_RECORD_CONNECT) out.varint(6, socket.error);
-  if (record.type == TG_RECORD_CLOSE) {
-    out.varint(7, socket.bytes_sent);
-    out.varint(8, socket.bytes_received);
-    if (socket.established_ktime_ns != 0) out.varint(9, record.ktime_ns - socket.established_ktime_ns);
+  out.varint(Field::SOCKET, socket.cookie);
+  if constexpr (requires { Field::ERROR; }) out.varint(Field::ERROR, socket.error);
+  if constexpr (requires { Field::BYTES_SENT; }) {
+    out.varint(Field::BYTES_SENT, socket.bytes_sent);
+    out.varint(Field::BYTES_RECEIVED, socket.bytes_received);
+    if (socket.established_ktime_ns != 0) out.varint(Field::DURATION_NS, record.ktime_ns - socket.established_ktime_ns);
   }
-  if (record.type == TG_RECORD_LISTEN) out.varint(10, socket.backlog);
-  out.varint(11, socket.network_namespace);
+  if constexpr (requires { Field::BACKLOG; }) out.varint(Field::BACKLOG, socket.backlog);
+  out.varint(Field::NETWORK_NAMESPACE, socket.network_namespace);
 }
 
 struct Encoder {
+  Kind kind = Kind::UNSPECIFIED;
   void (*detail)(ProtobufWriter& out, const tg_header& record) = nullptr;
   size_t record_size = 0;
 };
@@ -145,14 +146,22 @@ struct Encoder {
 // One line per kind the kernel sends.
 constexpr std::array<Encoder, TG_KIND_MAX> ENCODERS = [] {
   std::array<Encoder, TG_KIND_MAX> encoders{};
-  encoders[TG_RECORD_EXEC] = {encode_exec, sizeof(tg_exec)};
-  encoders[TG_RECORD_EXIT] = {encode_exit, sizeof(tg_exit)};
-  encoders[TG_RECORD_CONNECT] = {encode_socket, sizeof(tg_socket)};
-  encoders[TG_RECORD_ACCEPT] = {encode_socket, sizeof(tg_socket)};
-  encoders[TG_RECORD_LISTEN] = {encode_socket, sizeof(tg_socket)};
-  encoders[TG_RECORD_CLOSE] = {encode_socket, sizeof(tg_socket)};
+  encoders[TG_RECORD_EXEC] = {Kind::EXEC, encode_exec, sizeof(tg_exec)};
+  encoders[TG_RECORD_EXIT] = {Kind::EXIT, encode_exit, sizeof(tg_exit)};
+  encoders[TG_RECORD_CONNECT] = {Kind::CONNECT, encode_socket<field::Connect>, sizeof(tg_socket)};
+  encoders[TG_RECORD_ACCEPT] = {Kind::ACCEPT, encode_socket<field::Accept>, sizeof(tg_socket)};
+  encoders[TG_RECORD_LISTEN] = {Kind::LISTEN, encode_socket<field::Listen>, sizeof(tg_socket)};
+  encoders[TG_RECORD_CLOSE] = {Kind::CLOSE, encode_socket<field::Close>, sizeof(tg_socket)};
   return encoders;
 }();
+
+// A record's type is written as the event's kind.
+static_assert([] {
+  for (uint32_t type = 0; type < TG_KIND_MAX; type++) {
+    if (ENCODERS[type].detail != nullptr && number(ENCODERS[type].kind) != type) return false;
+  }
+  return true;
+}());
 
 }  // namespace
 
@@ -161,39 +170,39 @@ bool is_event(const tg_header& record) {
 }
 
 void encode_event(ProtobufWriter& out, const tg_header& record, uint32_t process_id, uint64_t sequence) {
-  out.varint(EventField::KIND, record.type);
-  out.varint(EventField::PROCESS, process_id);
-  out.varint(EventField::SEQUENCE, sequence);
-  out.varint(EventField::KTIME_NS, record.ktime_ns);
-  out.varint(EventField::TID, record.tid);
-  const size_t body = out.open(EventField::DETAIL + record.type);
+  out.varint(field::Event::KIND, record.type);
+  out.varint(field::Event::PROCESS, process_id);
+  out.varint(field::Event::SEQUENCE, sequence);
+  out.varint(field::Event::KTIME_NS, record.ktime_ns);
+  out.varint(field::Event::TID, record.tid);
+  const size_t body = out.open(field::DETAIL_BASE + record.type);
   ENCODERS[record.type].detail(out, record);
   out.close(body);
 }
 
 void encode_loss(ProtobufWriter& out, const Loss& loss, uint64_t sequence) {
-  out.varint(EventField::KIND, KIND_LOSS);
-  out.varint(EventField::SEQUENCE, sequence);
-  out.varint(EventField::KTIME_NS, loss.to_ktime_ns);
-  const size_t body = out.open(EventField::DETAIL + KIND_LOSS);
-  out.varint(1, loss.reason);
-  out.varint(2, loss.count);
-  out.varint(3, loss.first_sequence);
-  out.varint(4, loss.last_sequence);
-  out.varint(5, loss.from_ktime_ns);
-  out.varint(6, loss.to_ktime_ns);
+  out.varint(field::Event::KIND, number(Kind::LOSS));
+  out.varint(field::Event::SEQUENCE, sequence);
+  out.varint(field::Event::KTIME_NS, loss.to_ktime_ns);
+  const size_t body = out.open(field::DETAIL_BASE + number(Kind::LOSS));
+  out.varint(field::Loss::REASON, number(loss.reason));
+  out.varint(field::Loss::COUNT, loss.count);
+  out.varint(field::Loss::FIRST_SEQUENCE, loss.first_sequence);
+  out.varint(field::Loss::LAST_SEQUENCE, loss.last_sequence);
+  out.varint(field::Loss::FROM_KTIME_NS, loss.from_ktime_ns);
+  out.varint(field::Loss::TO_KTIME_NS, loss.to_ktime_ns);
   for (uint32_t kind = 0; kind < TG_KIND_MAX; kind++) {
     if (loss.by_kind[kind] == 0) continue;
-    const size_t entry = out.open(7);
-    out.varint(1, kind);
-    out.varint(2, loss.by_kind[kind]);
+    const size_t entry = out.open(field::Loss::BY_KIND);
+    out.varint(MAP_KEY, kind);
+    out.varint(MAP_VALUE, loss.by_kind[kind]);
     out.close(entry);
   }
   out.close(body);
 }
 
 void encode_image(ProtobufWriter& out, const ImageSource& source, size_t arguments_max) {
-  put_text(out, 7, source.binary);
+  put_text(out, field::Process::BINARY, source.binary);
   const bool truncated = source.arguments_truncated || source.arguments.size() > arguments_max;
   std::string_view arguments = source.arguments.substr(0, arguments_max);
   if (truncated) {
@@ -206,17 +215,17 @@ void encode_image(ProtobufWriter& out, const ImageSource& source, size_t argumen
     const size_t end = rest.find('\0');
     const std::string_view argument = rest.substr(0, end);
     if (is_utf8(argument)) {
-      out.bytes_always(8, argument);
+      out.bytes_always(field::Process::ARGUMENTS, argument);
     } else {
-      out.bytes_always(8, to_utf8(argument));
+      out.bytes_always(field::Process::ARGUMENTS, to_utf8(argument));
       changed = true;
     }
     rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
   }
-  out.varint(9, truncated);
-  if (changed) out.bytes(10, arguments);
-  put_text(out, 11, source.cwd);
-  out.varint(14, source.kernel_thread);
+  out.varint(field::Process::ARGUMENTS_TRUNCATED, truncated);
+  if (changed) out.bytes(field::Process::RAW_ARGUMENTS, arguments);
+  put_text(out, field::Process::CWD, source.cwd);
+  out.varint(field::Process::KERNEL_THREAD, source.kernel_thread);
 }
 
 std::string exec_id(std::string_view node, const ProcessKey& key) {

@@ -10,6 +10,7 @@
 #include "process_table.h"
 #include "protobuf_writer.h"
 #include "records.h"
+#include "schema.h"
 
 namespace tidegate {
 
@@ -19,11 +20,8 @@ bool is_event(const tg_header& record);
 // The fields kind, process, sequence, ktime_ns, tid and detail of an Event.
 void encode_event(ProtobufWriter& out, const tg_header& record, uint32_t process_id, uint64_t sequence);
 
-// Values of LossReason in the schema.
-enum class LossReason : uint32_t { RING_FULL = 1, SENSOR_RESTART = 3 };
-
 struct Loss {
-  uint32_t reason = 0;
+  schema::LossReason reason = schema::LossReason::UNSPECIFIED;
   uint64_t count = 0;
   uint64_t first_sequence = 0, last_sequence = 0;
   uint64_t from_ktime_ns = 0, to_ktime_ns = 0;

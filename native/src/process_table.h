@@ -11,11 +11,11 @@
 #include <vector>
 
 #include "records.h"
+#include "schema.h"
 
 namespace tidegate {
 
-// Values of ProcessOrigin in the schema.
-enum class Origin : uint8_t { EXEC = 1, FORK = 2, RUNNING = 3, UNKNOWN = 4 };
+using Origin = schema::ProcessOrigin;
 
 // What execve set, shared by a process and those it forked: the encoded fields binary, arguments, cwd and kernel_thread of Process.
 struct Image {

@@ -10,6 +10,9 @@
 
 namespace tidegate {
 
+// Fields of an entry of a map, which is a message.
+constexpr uint32_t MAP_KEY = 1, MAP_VALUE = 2;
+
 class ProtobufWriter {
  public:
   size_t size() const { return size_; }

@@ -149,7 +149,7 @@ void Reader::start() {
 void Reader::report_gap() {
   if (!missed_events_) return;
   Loss gap;
-  gap.reason = static_cast<uint32_t>(LossReason::SENSOR_RESTART);
+  gap.reason = schema::LossReason::SENSOR_RESTART;
   gap.from_ktime_ns = previous_ktime_ns_;
   gap.to_ktime_ns = now_ns_;
   append_loss(gap, false);
@@ -341,7 +341,7 @@ void Reader::append(const tg_header& record, Process* process, std::string_view 
     const Batch::Mark mark = batch_.mark();
     const uint32_t process_id = process == nullptr ? 0 : batch_.add_process(*process, full_image);
     ProtobufWriter& out = batch_.events();
-    const size_t body = out.open(Batch::EVENTS_FIELD);
+    const size_t body = out.open(field::EventBatch::EVENTS);
     encode_event(out, record, process_id, state_.next_sequence);
     out.close(body);
     if (alone || batch_.size() + LOSS_EVENT_MAX_BYTES <= options_.batch_max_bytes) break;
@@ -361,7 +361,7 @@ void Reader::append_loss(Loss loss, bool take_numbers) {
   }
   const uint64_t sequence = state_.next_sequence++;
   ProtobufWriter& out = batch_.events();
-  const size_t body = out.open(Batch::EVENTS_FIELD);
+  const size_t body = out.open(field::EventBatch::EVENTS);
   encode_loss(out, loss, sequence);
   out.close(body);
   batch_.count_event(loss.first_sequence != 0 ? loss.first_sequence : sequence, sequence, now_ns_);
@@ -370,7 +370,7 @@ void Reader::append_loss(Loss loss, bool take_numbers) {
 void Reader::collect_losses() {
   const tg_counters kernel = kernel_counters();
   Loss loss;
-  loss.reason = static_cast<uint32_t>(LossReason::RING_FULL);
+  loss.reason = schema::LossReason::RING_FULL;
   loss.from_ktime_ns = losses_read_ns_;
   loss.to_ktime_ns = losses_read_ns_ = ktime_ns();
   for (size_t kind = 0; kind < TG_KIND_MAX; kind++) {

@@ -16,9 +16,6 @@
 
 namespace tidegate {
 
-// Number of Kind KIND_LOSS in the schema; the only kind the kernel does not write.
-constexpr uint32_t KIND_LOSS = 15;
-
 using ProcessKey = tg_process_key;
 
 inline bool same_process(const ProcessKey& a, const ProcessKey& b) { return a.pid == b.pid && a.start_ktime_ns == b.start_ktime_ns; }

@@ -117,7 +117,7 @@ export function headerOf({ messages, enums, detailBase }) {
   });
   const enumClasses = enums.map(({ name, values }) => {
     const lines = values.map(value => `  ${value.name} = ${value.number},\n`);
-    return `enum class ${name} : uint32_t {\n${lines.join('')}};\n`;
+    return `enum class ${name} : uint16_t {\n${lines.join('')}};\n`;
   });
   return `// ${GENERATED}
 #pragma once

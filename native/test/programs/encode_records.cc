@@ -89,7 +89,7 @@ int main() {
                    TG_ARGUMENTS_MAX);
     }
     const uint32_t id = batch.add_process(*process, image.view());
-    const size_t body = batch.events().open(Batch::EVENTS_FIELD);
+    const size_t body = batch.events().open(field::EventBatch::EVENTS);
     encode_event(batch.events(), record, id, ++events);
     batch.events().close(body);
     batch.count_event(events, events, 0);
