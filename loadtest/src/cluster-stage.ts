@@ -5,17 +5,18 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import type { NatsConnection } from '@nats-io/nats-core';
-import { BUCKETS, STREAMS } from '@tidegate/contracts';
+import { BUCKETS, STREAMS, bytesCodec } from '@tidegate/contracts';
 import {
-  bucketPrefix,
-  bucketStream,
   connectNats,
+  createBuckets,
+  createLogger,
   createStreamReaders,
   ensureBuckets,
   ensureStreams,
   NatsRole,
   roleInboxPrefix,
   rolePermissions,
+  type BucketEntry,
   type StreamReaders,
 } from '@tidegate/runtime';
 import { createHost, endChild, prepareCluster, startCluster, startNatsServer, waitFor } from '@tidegate/testkit';
@@ -129,6 +130,8 @@ async function build(host: ReturnType<typeof createHost>): Promise<ClusterStage>
   await ensureBuckets(nc, Object.values(BUCKETS));
   const readers = await createStreamReaders(nc);
   host.defer(() => readers.close());
+  const buckets = await createBuckets({ nc, logger: createLogger({ name: 'stage', level: 'silent' }) });
+  host.defer(() => buckets.close());
 
   const createAccount: ClusterStage['createAccount'] = async (name, rules) => {
     await api.call('POST', `/api/v1/namespaces/${NAMESPACE}/serviceaccounts`, { metadata: { name } });
@@ -217,20 +220,15 @@ async function build(host: ReturnType<typeof createHost>): Promise<ClusterStage>
     mirrorPods() {
       const entries = new Map<string, Uint8Array>();
       const firstStoredMs = new Map<string, number>();
-      const prefix = bucketPrefix(BUCKETS.pods.name);
-      const reader = readers.open({ stream: bucketStream(BUCKETS.pods.name), start: 'last-per-subject', subjects: [`${prefix}>`] });
-      const follow = async () => {
-        for await (const { subject, headers, data, timeNs } of reader.read({ follow: true })) {
-          const key = subject.slice(prefix.length);
-          if (headers?.has('KV-Operation') === true) entries.delete(key);
-          else {
-            // Copied: the message's memory is the connection's.
-            entries.set(key, Uint8Array.from(data));
-            if (!firstStoredMs.has(key)) firstStoredMs.set(key, timeNs / 1e6);
-          }
+      const onChange = ({ key, value, writtenAtMs }: BucketEntry<Uint8Array>) => {
+        if (!value) entries.delete(key);
+        else {
+          // Copied: the message's memory is the connection's.
+          entries.set(key, Uint8Array.from(value));
+          if (!firstStoredMs.has(key)) firstStoredMs.set(key, writtenAtMs);
         }
       };
-      void follow();
+      void buckets.open(BUCKETS.pods, bytesCodec).watch({ onChange, signal: new AbortController().signal });
       return { entries, firstStoredMs };
     },
     requests() {

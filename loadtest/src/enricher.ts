@@ -1,6 +1,6 @@
 /** The enricher's own work: one RAW batch into messages by subject, on one core, without NATS. Baseline: decode, group, encode again in JavaScript. */
 import { decodeBatch, encodeBatch, EventBatch, eventSubject, HOST_NAMESPACE, podKey, type EventBatchInput } from '@tidegate/contracts';
-import { IdentityCache, Splicer } from '@tidegate/enricher';
+import { IdentityCache, Splicer, podDecoder } from '@tidegate/enricher';
 import type { Report } from './report.ts';
 import { encodedPod, podUid, SYNTHETIC_NODE, syntheticBatch } from './synthetic-batch.ts';
 
@@ -51,7 +51,7 @@ function countEvents(payload: Uint8Array, identities: IdentityCache): number {
 function identityCache(pods: number): IdentityCache {
   const cache = new IdentityCache();
   for (let i = 0; i < pods; i++) {
-    cache.putPod(podKey(SYNTHETIC_NODE, podUid(i)), encodedPod(i));
+    cache.putPod(podKey(SYNTHETIC_NODE, podUid(i)), podDecoder.decode(encodedPod(i)));
   }
   return cache;
 }

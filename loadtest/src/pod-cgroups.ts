@@ -1,9 +1,9 @@
 /** Real cgroups that look like those of pods, with their pods in KV: so that a storm has as many workloads as it wants. */
 import { mkdirSync, readFileSync, rmdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { BUCKETS, podKey } from '@tidegate/contracts';
-import { Kvm } from '@nats-io/kv';
+import { BUCKETS, bytesCodec, podKey } from '@tidegate/contracts';
 import type { NatsConnection } from '@nats-io/nats-core';
+import { createBuckets, createLogger } from '@tidegate/runtime';
 import { containerId, encodedPod, podUid } from './synthetic-batch.ts';
 
 export interface PodCgroups {
@@ -41,10 +41,10 @@ export function makePodCgroups(count: number): PodCgroups {
 
 /** One Deployment a pod. */
 export async function putPods(nc: NatsConnection, node: string, count: number): Promise<void> {
-  const bucket = await new Kvm(nc).open(BUCKETS.pods.name);
-  for (let i = 0; i < count; i++) {
-    await bucket.put(podKey(node, podUid(i)), encodedPod(i));
-  }
+  const buckets = await createBuckets({ nc, logger: createLogger({ name: 'pods', level: 'silent' }) });
+  const pods = buckets.open(BUCKETS.pods, bytesCodec);
+  for (let i = 0; i < count; i++) await pods.put(podKey(node, podUid(i)), encodedPod(i));
+  buckets.close();
 }
 
 function cgroup2Root(): string {

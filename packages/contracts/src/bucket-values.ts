@@ -1,12 +1,16 @@
 /** How values of the key-value buckets are written, and what they must look like to be read. */
 import { checkShape, count, object, text, type Shape } from './json-shape.ts';
 
-export interface BucketCodec<Value> {
-  encode(value: Value): Uint8Array | string;
+/** For those who read only. */
+export interface BucketDecoder<Value> {
   /** Throws for what is no such value, saying all that is wrong with it. Bytes that it keeps it must copy. */
   decode(bytes: Uint8Array): Value;
   /** Values are not even sent by the server when many are read. */
   readonly keysOnly?: boolean;
+}
+
+export interface BucketCodec<Value> extends BucketDecoder<Value> {
+  encode(value: Value): Uint8Array | string;
 }
 
 export function jsonCodec<Value>(shape: Shape<Value>): BucketCodec<Value> {
@@ -20,7 +24,7 @@ export function jsonCodec<Value>(shape: Shape<Value>): BucketCodec<Value> {
 export const bytesCodec: BucketCodec<Uint8Array> = { encode: value => value, decode: bytes => bytes };
 
 /** For those who ask only which keys there are. */
-export const keysCodec: BucketCodec<true> = { encode: () => '', decode: () => true, keysOnly: true };
+export const keysDecoder: BucketDecoder<true> = { decode: () => true, keysOnly: true };
 
 /** Value of `member.<enricher>` in KV `enrichers`. */
 export interface EnricherMember {

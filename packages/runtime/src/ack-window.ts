@@ -4,7 +4,7 @@
  */
 import { createInbox, errors, type Msg, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core';
 import { TidegateError } from './errors.ts';
-import { inboxPrefixOf } from './nats.ts';
+import { inboxPrefixOf, watchStatus } from './nats.ts';
 
 export interface AckWindow {
   /**
@@ -12,6 +12,8 @@ export interface AckWindow {
    * @throws {TidegateError} BUCKET_CONFLICT, PUBLISH_DENIED, PUBLISH_REJECTED, STREAM_UNAVAILABLE
    */
   publish(subject: string, payload: Uint8Array | string, headers?: MsgHdrs): Promise<number>;
+  /** What is on its way rejects with STREAM_UNAVAILABLE. */
+  close(): void;
 }
 
 interface Unacked {
@@ -25,13 +27,12 @@ interface Ack {
   error?: { err_code?: number; description?: string };
 }
 
-const ACK_TIMEOUT_MS = 2_000;
+const ACK_TIMEOUT_MS = 5_000;
 const SWEEP_MS = 500;
 const NO_RESPONDERS = 503;
 /** JetStream error codes: wrong last sequence, in its two forms. */
 const WRONG_LAST_SEQUENCE: ReadonlySet<number | undefined> = new Set([10071, 10164]);
 
-/** It lasts as long as the connection. */
 export function openAckWindow(nc: NatsConnection): AckWindow {
   const inbox = createInbox(inboxPrefixOf(nc));
   // In the order in which they fall due.
@@ -52,28 +53,28 @@ export function openAckWindow(nc: NatsConnection): AckWindow {
     // Nothing ticks while nothing waits.
     sweeper = unacked.size === 0 ? undefined : setTimeout(sweep, SWEEP_MS);
   };
-  const followConnection = async () => {
-    for await (const status of nc.status()) {
-      // The server drops a publish it forbids and answers nothing: only the connection's error tells.
-      if (status.type !== 'error' || !(status.error instanceof errors.PermissionViolationError)) continue;
-      const { operation, subject } = status.error;
-      if (operation !== 'publish') continue;
-      const denied = new TidegateError('PUBLISH_DENIED', 'this NATS user may not publish here', { field: subject, cause: status.error });
-      for (const [reply, message] of unacked) if (message.subject === subject) settle(reply, denied);
-    }
-    for (const [reply, { subject }] of unacked) settle(reply, unavailable(subject, 'the connection was closed'));
-    clearTimeout(sweeper);
+  const settleAll = (reason: string) => {
+    for (const [reply, { subject }] of unacked) settle(reply, unavailable(subject, reason));
   };
-
-  nc.subscribe(`${inbox}.*`, {
+  const unwatch = watchStatus(nc, status => {
+    // An ack that was on its way then never comes.
+    if (status.type === 'disconnect' || status.type === 'close') settleAll('the connection was lost');
+    // The server drops a publish it forbids and answers nothing: only the connection's error tells.
+    if (status.type !== 'error' || !(status.error instanceof errors.PermissionViolationError)) return;
+    const { operation, subject: field } = status.error;
+    if (operation !== 'publish') return;
+    const denied = new TidegateError('PUBLISH_DENIED', 'this NATS user may not publish here', { field, cause: status.error });
+    for (const [reply, { subject }] of unacked) if (subject === field) settle(reply, denied);
+  });
+  const subscription = nc.subscribe(`${inbox}.*`, {
     callback: (error, ack) => {
       if (!error) settle(ack.subject, resultOf(ack, unacked.get(ack.subject)));
     },
   });
-  void followConnection();
   return {
     publish: (subject, payload, headers) =>
       new Promise((resolve, reject) => {
+        if (subscription.isClosed()) return reject(unavailable(subject, 'closed'));
         const reply = `${inbox}.${++published}`;
         nc.publish(subject, payload, { reply, ...(headers && { headers }) });
         unacked.set(reply, {
@@ -83,6 +84,12 @@ export function openAckWindow(nc: NatsConnection): AckWindow {
         });
         sweeper ??= setTimeout(sweep, SWEEP_MS);
       }),
+    close() {
+      unwatch();
+      clearTimeout(sweeper);
+      settleAll('closed');
+      if (!nc.isClosed()) subscription.unsubscribe();
+    },
   };
 }
 

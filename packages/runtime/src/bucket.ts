@@ -4,14 +4,14 @@
  * Whoever may write to a bucket may write anything. An entry that is not what its codec expects is logged and counted, once for each revision, and
  * from then on it is as if it were not there: nobody's request fails because of it, and the next to write the key puts it right.
  */
-import type { BucketCodec, BucketDefinition } from '@tidegate/contracts';
+import type { BucketCodec, BucketDecoder, BucketDefinition } from '@tidegate/contracts';
 import { JetStreamApiError } from '@nats-io/jetstream';
 import { headers as createHeaders, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core';
 import { openAckWindow } from './ack-window.ts';
 import { TidegateError } from './errors.ts';
 import type { Logger } from './logging.ts';
 import type { Counter, Metrics } from './metrics.ts';
-import type { StreamMessage, StreamReader, StreamReaders } from './stream-reader.ts';
+import { createStreamReaders, type StreamMessage, type StreamReader } from './stream-reader.ts';
 import { bucketPrefix, bucketStream } from './stream-setup.ts';
 
 export interface BucketEntry<Value> {
@@ -44,9 +44,18 @@ export interface BucketWatch<Value> {
  * reject with STREAM_UNAVAILABLE when NATS does not answer (a write may have been stored all the same) and with INVALID_ARGUMENT for what is
  * no key; those that write with PUBLISH_DENIED or PUBLISH_REJECTED too.
  */
-export interface Bucket<Value> {
+export interface ReadBucket<Value> {
   readonly name: string;
   get(key: string): Promise<BucketEntry<Value>>;
+  /** What is there now, with delete markers, in no order. */
+  entries(filter?: string): AsyncGenerator<BucketEntry<Value>, void, undefined>;
+  /** The values that are there now, by key. A bucket that does not exist has none. */
+  snapshot(filter?: string): Promise<Map<string, PresentEntry<Value>>>;
+  /** Follows the bucket; resolves when all there was at first has been reported. */
+  watch(options: BucketWatch<Value>): Promise<void>;
+}
+
+export interface Bucket<Value> extends ReadBucket<Value> {
   /** Writes whatever is there. Returns the revision. */
   put(key: string, value: Value): Promise<number>;
   /** Writes if no value is there: of any number that try, one succeeds. @throws {TidegateError} BUCKET_CONFLICT */
@@ -57,21 +66,17 @@ export interface Bucket<Value> {
   delete(key: string, revision?: number): Promise<number>;
   /** Removes the key with its marker; nobody is told. */
   purge(key: string): Promise<void>;
-  /** What is there now, with delete markers, in no order. */
-  entries(filter?: string): AsyncGenerator<BucketEntry<Value>, void, undefined>;
-  /** The values that are there now, by key. A bucket that does not exist has none. */
-  snapshot(filter?: string): Promise<Map<string, PresentEntry<Value>>>;
-  /** Follows the bucket; resolves when all there was at first has been reported. */
-  watch(options: BucketWatch<Value>): Promise<void>;
 }
 
 export interface Buckets {
   open<Value>(definition: BucketDefinition, codec: BucketCodec<Value>): Bucket<Value>;
+  open<Value>(definition: BucketDefinition, decoder: BucketDecoder<Value>): ReadBucket<Value>;
+  /** Watches and reads end, writes that are on their way reject; the connection stays open. */
+  close(): void;
 }
 
 export interface BucketsOptions {
   nc: NatsConnection;
-  readers: StreamReaders;
   logger: Logger;
   /** Of the component, from malformedEntries(). */
   malformed?: MalformedEntries;
@@ -96,8 +101,9 @@ export function malformedEntries(metrics: Metrics): MalformedEntries {
   return metrics.counter('malformed_entries', 'Entries of KV buckets that could not be read and were skipped', ['bucket']);
 }
 
-/** They last as long as the connection; what they read ends with `readers`. */
-export function createBuckets({ nc, readers, logger, malformed }: BucketsOptions): Buckets {
+/** Opens buckets on one connection. */
+export async function createBuckets({ nc, logger, malformed }: BucketsOptions): Promise<Buckets> {
+  const readers = await createStreamReaders(nc);
   const acks = openAckWindow(nc);
   const faultyRevisions = new Map<string, number>();
 
@@ -112,9 +118,11 @@ export function createBuckets({ nc, readers, logger, malformed }: BucketsOptions
   };
 
   return {
-    open<Value>({ name }: BucketDefinition, codec: BucketCodec<Value>): Bucket<Value> {
+    open<Value>({ name }: BucketDefinition, codec: BucketDecoder<Value> & Partial<BucketCodec<Value>>): Bucket<Value> {
       const stream = bucketStream(name);
       const prefix = bucketPrefix(name);
+      // Without one the bucket is handed out as one to read.
+      const encode = (value: Value) => codec.encode!(value);
 
       /** undefined: malformed. */
       const entryOf = (key: string, revision: number, writtenAtMs: number, header: MsgHdrs | undefined, data: Uint8Array) => {
@@ -163,13 +171,13 @@ export function createBuckets({ nc, readers, logger, malformed }: BucketsOptions
           const writtenAtMs = Date.parse(headers!.get('Nats-Time-Stamp'));
           return entryOf(key, revision, writtenAtMs, headers, reply.data) ?? { ...missing, revision, writtenAtMs };
         },
-        put: (key, value) => write(key, codec.encode(value)),
+        put: (key, value) => write(key, encode(value)),
         async create(key, value) {
           const { value: present, revision } = await bucket.get(key);
           if (present !== undefined) throw new TidegateError('BUCKET_CONFLICT', 'the entry is there already', { field: `${name}/${key}` });
-          return write(key, codec.encode(value), revision);
+          return write(key, encode(value), revision);
         },
-        update: (key, value, revision) => write(key, codec.encode(value), revision),
+        update: (key, value, revision) => write(key, encode(value), revision),
         delete: (key, revision) => write(key, '', revision, DELETE_OPERATION),
         async purge(key) {
           await readers.manager.streams.purge(stream, { filter: subjectOf(prefix, key) }).catch((error: unknown) => {
@@ -220,6 +228,10 @@ export function createBuckets({ nc, readers, logger, malformed }: BucketsOptions
         },
       };
       return bucket;
+    },
+    close() {
+      readers.close();
+      acks.close();
     },
   };
 }

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { credsAuthenticator, errors, type NatsConnection } from '@nats-io/nats-core';
+import { credsAuthenticator, errors, type NatsConnection, type QueuedIterator, type Status } from '@nats-io/nats-core';
 import type { NatsConnectionImpl } from '@nats-io/nats-core/internal';
 import { connect, type NodeConnectionOptions } from '@nats-io/transport-node';
 import { TidegateError } from './errors.ts';
@@ -65,7 +65,7 @@ export async function connectNats({
     try {
       const nc = await connect(options);
       logger.info({ url, server: nc.info?.server_name, version: nc.info?.version }, 'connected to NATS');
-      void logStatus(nc, logger);
+      watchStatus(nc, status => logStatus(nc, status, logger));
       return nc;
     } catch (error) {
       if (error instanceof errors.AuthorizationError) {
@@ -86,6 +86,15 @@ export function inboxPrefixOf(nc: NatsConnection): string {
   return (nc as NatsConnectionImpl).options.inboxPrefix ?? '_INBOX';
 }
 
+/** Calls back for every change of the connection, until the returned function is called or the connection is closed. */
+export function watchStatus(nc: NatsConnection, onStatus: (status: Status) => void): () => void {
+  const statuses = nc.status() as QueuedIterator<Status>;
+  void (async () => {
+    for await (const status of statuses) onStatus(status);
+  })();
+  return () => statuses.stop();
+}
+
 /** Whether the connected server is `version` (x.y.z) or newer; false while it is not connected. */
 export function serverAtLeast(nc: NatsConnection, version: string): boolean {
   return nc.info !== undefined && compareVersions(nc.info.version, version) >= 0;
@@ -101,23 +110,21 @@ export function compareVersions(left: string, right: string): number {
   return 0;
 }
 
-async function logStatus(nc: NatsConnection, logger: Logger): Promise<void> {
-  for await (const status of nc.status()) {
-    switch (status.type) {
-      case 'disconnect':
-        logger.warn({ server: status.server }, 'lost the connection to NATS');
-        break;
-      case 'reconnect':
-        logger.info({ server: status.server, version: nc.info?.version }, 'connected to NATS again');
-        break;
-      case 'error':
-        logger.error({ err: status.error }, 'NATS reported an error');
-        break;
-      case 'slowConsumer':
-        logger.warn({ subject: status.sub.getSubject(), pending: status.pending }, 'slow NATS subscription');
-        break;
-      default:
-        logger.debug({ status: status.type }, 'NATS status');
-    }
+function logStatus(nc: NatsConnection, status: Status, logger: Logger): void {
+  switch (status.type) {
+    case 'disconnect':
+      logger.warn({ server: status.server }, 'lost the connection to NATS');
+      break;
+    case 'reconnect':
+      logger.info({ server: status.server, version: nc.info?.version }, 'connected to NATS again');
+      break;
+    case 'error':
+      logger.error({ err: status.error }, 'NATS reported an error');
+      break;
+    case 'slowConsumer':
+      logger.warn({ subject: status.sub.getSubject(), pending: status.pending }, 'slow NATS subscription');
+      break;
+    default:
+      logger.debug({ status: status.type }, 'NATS status');
   }
 }

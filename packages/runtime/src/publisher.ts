@@ -1,7 +1,7 @@
-import { createInbox, errors, type Msg, type MsgHdrs, type NatsConnection } from '@nats-io/nats-core';
+import { createInbox, errors, type Msg, type MsgHdrs, type NatsConnection, type Status } from '@nats-io/nats-core';
 import { TidegateError } from './errors.ts';
 import type { Logger } from './logging.ts';
-import { inboxPrefixOf } from './nats.ts';
+import { inboxPrefixOf, watchStatus } from './nats.ts';
 
 export interface PublisherOptions {
   /** Stream that must store the messages; a subject of another stream is refused. */
@@ -149,6 +149,7 @@ class WindowPublisher implements Publisher {
   #readyWaiters: { resolve: () => void; reject: (error: TidegateError) => void }[] = [];
   #drained: (() => void) | undefined;
   #closing: Promise<void> | undefined;
+  readonly #unwatch: () => void;
 
   constructor(nc: NatsConnection, options: PublisherOptions) {
     this.#nc = nc;
@@ -159,7 +160,7 @@ class WindowPublisher implements Publisher {
     this.#subscription = nc.subscribe(`${this.#inbox}*`, { callback: (error, message) => this.#onReply(error, message) });
     this.#timer = setInterval(() => this.#checkAckTimeout(), this.#options.ackTimeoutMs / 4);
     this.#timer.unref();
-    void this.#followConnection();
+    this.#unwatch = watchStatus(nc, status => this.#onStatus(status));
   }
 
   publish(message: PublishMessage): Promise<PublishAck> {
@@ -224,6 +225,7 @@ class WindowPublisher implements Publisher {
   #end(): void {
     if (this.#state === 'closed') return;
     this.#setState('closed');
+    this.#unwatch();
     clearInterval(this.#timer);
     clearTimeout(this.#retryTimer);
     for (const waiter of this.#readyWaiters.splice(0)) waiter.reject(closedError());
@@ -416,14 +418,11 @@ class WindowPublisher implements Publisher {
     this.#retryLater('no ack in time');
   }
 
-  async #followConnection(): Promise<void> {
-    for await (const status of this.#nc.status()) {
-      if (status.type === 'disconnect' || status.type === 'reconnect') {
-        if (!this.#isSameConnection()) this.#restart();
-      } else if (status.type === 'close') this.#end();
-      else if (status.type === 'error' && status.error instanceof errors.PermissionViolationError) this.#onDenied(status.error);
-    }
-    this.#end();
+  #onStatus(status: Status): void {
+    if (status.type === 'disconnect' || status.type === 'reconnect') {
+      if (!this.#isSameConnection()) this.#restart();
+    } else if (status.type === 'close') this.#end();
+    else if (status.type === 'error' && status.error instanceof errors.PermissionViolationError) this.#onDenied(status.error);
   }
 
   /** The server drops a publish it forbids and answers nothing: only the connection's error tells. */

@@ -8,7 +8,7 @@ import { AckPolicy, DeliverPolicy, jetstreamManager, type ConsumerConfig, type J
 import { createInbox, nanos, nuid, type Msg, type MsgHdrs, type NatsConnection, type Subscription } from '@nats-io/nats-core';
 import type { MsgImpl } from '@nats-io/nats-core/internal';
 import { TidegateError } from './errors.ts';
-import { inboxPrefixOf } from './nats.ts';
+import { inboxPrefixOf, watchStatus } from './nats.ts';
 
 /** One message of a stream. */
 export interface StreamMessage {
@@ -80,7 +80,9 @@ export async function createStreamReaders(nc: NatsConnection): Promise<StreamRea
   const manager = await jetstreamManager(nc, { checkAPI: false });
   const readers = new Set<ResumingReader>();
   let isClosed = false;
-  void watchReconnects(nc, () => readers.forEach(reader => reader.interrupt()));
+  const unwatch = watchStatus(nc, ({ type }) => {
+    if (type === 'reconnect') readers.forEach(reader => reader.interrupt());
+  });
   return {
     manager,
     open(options) {
@@ -102,6 +104,7 @@ export async function createStreamReaders(nc: NatsConnection): Promise<StreamRea
       }),
     close() {
       isClosed = true;
+      unwatch();
       readers.forEach(reader => reader.close());
     },
   };
@@ -406,8 +409,4 @@ function parseDelivery(reply = ''): Delivery | undefined {
     timeNs: Number(tokens[at + 2]),
     pending: Number(tokens[at + 3]),
   };
-}
-
-async function watchReconnects(nc: NatsConnection, onReconnect: () => void): Promise<void> {
-  for await (const status of nc.status()) if (status.type === 'reconnect') onReconnect();
 }

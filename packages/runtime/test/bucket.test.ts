@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BUCKETS, bytesCodec, jsonCodec, keysCodec, shapes } from '@tidegate/contracts';
+import { BUCKETS, bytesCodec, jsonCodec, keysDecoder, shapes } from '@tidegate/contracts';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { createHost, startNatsServer, testLogger, waitFor, type TestNatsServer } from '@tidegate/testkit';
 import { createBuckets, malformedEntries, type BucketEntry, type Buckets } from '../src/bucket.ts';
 import { hasErrorCode, type ErrorCode } from '../src/errors.ts';
 import { createMetrics } from '../src/metrics.ts';
 import { connectNats } from '../src/nats.ts';
-import { createStreamReaders } from '../src/stream-reader.ts';
 import { ensureBuckets } from '../src/stream-setup.ts';
 
 interface Thing {
@@ -42,15 +41,15 @@ async function setScene(version: 'new' | 'debian' = 'new'): Promise<Scene> {
   const nc = await connectNats({ url: server.url, name: 'test', user: 'test', password: 'test', logger: testLogger() });
   host.defer(() => nc.close());
   await ensureBuckets(nc, [BUCKETS.sensors]);
-  const readers = await createStreamReaders(nc);
-  host.defer(async () => readers.close());
   const metrics = createMetrics('test');
+  const buckets = await createBuckets({ nc, logger: testLogger(), malformed: malformedEntries(metrics) });
+  host.defer(async () => buckets.close());
   const abort = new AbortController();
   host.defer(async () => abort.abort());
   return {
     server,
     nc,
-    buckets: createBuckets({ nc, readers, logger: testLogger(), malformed: malformedEntries(metrics) }),
+    buckets,
     putRaw: async (key, value) => void (await nc.request(`$KV.${BUCKETS.sensors.name}.${key}`, value)),
     malformed: async () => {
       const [value] = (await metrics.registry.getSingleMetric('tidegate_test_malformed_entries_total')!.get()).values;
@@ -164,7 +163,7 @@ test('keys alone, filtered keys, and bytes as they are', async () => {
   await bytes.put('cursor.n1', Buffer.from([0, 255]));
   await bytes.put('member.e1', Buffer.from('x'));
   assert.deepEqual([...((await bytes.get('cursor.n1')).value ?? [])], [0, 255]);
-  const keys = scene.buckets.open(BUCKETS.sensors, keysCodec);
+  const keys = scene.buckets.open(BUCKETS.sensors, keysDecoder);
   assert.deepEqual([...(await keys.snapshot('cursor.*')).keys()], ['cursor.n1']);
   assert.deepEqual([...(await keys.snapshot()).keys()].sort(), ['cursor.n1', 'member.e1']);
 });
@@ -182,12 +181,13 @@ test('what cannot be done says why', async () => {
   await assert.rejects(nowhere.get('a'), withCode('STREAM_UNAVAILABLE'));
 
   const nc = await connectNats({ url: scene.server.url, name: 'reader', user: 'reader', password: 'test', logger: testLogger() });
-  const readers = await createStreamReaders(nc);
   try {
-    const denied = createBuckets({ nc, readers, logger: testLogger() }).open(BUCKETS.sensors, thingCodec);
+    const buckets = await createBuckets({ nc, logger: testLogger() });
+    const denied = buckets.open(BUCKETS.sensors, thingCodec);
     await assert.rejects(denied.put('a', thing('x')), withCode('PUBLISH_DENIED'));
+    buckets.close();
+    await assert.rejects(denied.put('a', thing('x')), withCode('STREAM_UNAVAILABLE'));
   } finally {
-    readers.close();
     await nc.close();
   }
 });

@@ -3,7 +3,7 @@ import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import websocket from '@fastify/websocket';
 import type { NatsConnection } from '@nats-io/nats-core';
-import { createStreamReaders, serverAtLeast, type Logger } from '@tidegate/runtime';
+import { createBuckets, createStreamReaders, malformedEntries, serverAtLeast, type Logger } from '@tidegate/runtime';
 import fastify, { LogController, type FastifyInstance } from 'fastify';
 import { createApiMetrics, type ApiMetrics } from './api-metrics.ts';
 import { ApiError, toApiError } from './errors.ts';
@@ -61,6 +61,7 @@ export async function createApi({
 }: ApiOptions): Promise<Api> {
   const metrics = createApiMetrics();
   const readers = await createStreamReaders(nc);
+  const buckets = await createBuckets({ nc, logger, malformed: malformedEntries(metrics.metrics) });
   const onUnreadable = (message: EventMessage) => {
     metrics.unreadableMessages.inc();
     logger.warn({ streamSequence: message.sequence }, 'a message of EVENTS is no event batch');
@@ -96,7 +97,7 @@ export async function createApi({
     registerEventRoutes(routes, history, slots);
     registerLiveRoute(routes, { readers, feeds, canFilterSeveral, maxClients: maxLiveClients, metrics, logger });
     registerProcessRoutes(routes, createProcessTrees(history, readers.manager), slots);
-    registerStatusRoutes(routes, nc, createStatusReader(nc, readers), metrics);
+    registerStatusRoutes(routes, nc, createStatusReader(nc, readers, buckets), metrics);
     registerPageRoutes(routes);
   });
   const url = await app.listen({ host, port });
@@ -110,6 +111,7 @@ export async function createApi({
         const closed = app.close();
         feeds.close();
         readers.close();
+        buckets.close();
         await closed;
       })()),
   };

@@ -6,13 +6,18 @@ import {
   RAW_PREFIX,
   RawHeader,
   STREAMS,
+  enricherCursorCodec,
+  enricherMemberCodec,
   parseSequences,
+  sensorStatusCodec,
   tokenName,
+  type EnricherCursor,
+  type EnricherMember,
   type SensorStatus,
 } from '@tidegate/contracts';
 import { JetStreamApiError } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
-import { bucketPrefix, bucketStream, type StreamMessage, type StreamReaders } from '@tidegate/runtime';
+import type { Buckets, PresentEntry, ReadBucket, StreamMessage, StreamReaders } from '@tidegate/runtime';
 
 export interface SensorReport {
   node: string;
@@ -86,13 +91,20 @@ const LAG_PROBLEM_MS = 10_000;
 const REPORT_AGE_MS = 1_000;
 const STREAM_NOT_FOUND = 10059;
 
-export function createStatusReader(nc: NatsConnection, readers: StreamReaders): StatusReader {
+export function createStatusReader(nc: NatsConnection, readers: StreamReaders, buckets: Buckets): StatusReader {
+  const sources: Sources = {
+    nc,
+    readers,
+    sensors: buckets.open(BUCKETS.sensors, sensorStatusCodec),
+    members: buckets.open(BUCKETS.enrichers, enricherMemberCodec),
+    cursors: buckets.open(BUCKETS.enrichers, enricherCursorCodec),
+  };
   let latest: { atMs: number; report: Promise<StatusReport> } | undefined;
   return {
     read() {
       const nowMs = performance.now();
       if (!latest || nowMs - latest.atMs > REPORT_AGE_MS) {
-        const report = readReport(nc, readers);
+        const report = readReport(sources);
         latest = { atMs: nowMs, report };
         report.catch(() => (latest = undefined));
       }
@@ -101,18 +113,26 @@ export function createStatusReader(nc: NatsConnection, readers: StreamReaders): 
   };
 }
 
-async function readReport(nc: NatsConnection, readers: StreamReaders): Promise<StatusReport> {
-  const rawStream = STREAMS.raw.name;
-  const [streams, sensorEntries, enricherEntries, rawHeads] = await Promise.all([
+interface Sources {
+  nc: NatsConnection;
+  readers: StreamReaders;
+  sensors: ReadBucket<SensorStatus>;
+  members: ReadBucket<EnricherMember>;
+  cursors: ReadBucket<EnricherCursor>;
+}
+
+async function readReport({ nc, readers, ...buckets }: Sources): Promise<StatusReport> {
+  const [streams, sensorEntries, members, cursors, rawHeads] = await Promise.all([
     Promise.all(Object.values(STREAMS).map(({ name }) => streamReport(name, readers))),
-    lastValues(bucketStream(BUCKETS.sensors.name), bucketPrefix(BUCKETS.sensors.name), readers),
-    lastValues(bucketStream(BUCKETS.enrichers.name), bucketPrefix(BUCKETS.enrichers.name), readers),
-    lastValues(rawStream, `${RAW_PREFIX}.`, readers, true),
+    buckets.sensors.snapshot(),
+    buckets.members.snapshot(`${MEMBER_PREFIX}*`),
+    buckets.cursors.snapshot(`${CURSOR_PREFIX}*`),
+    lastOnRaw(readers),
   ]);
   const nowMs = Date.now();
-  const sensors = [...sensorEntries.values()].flatMap(message => sensorReport(message, nowMs) ?? []);
-  const enrichers = [...enricherEntries].flatMap(([key, message]) => enricherReport(key, message, nowMs) ?? []);
-  const lags = [...rawHeads].flatMap(([token, head]) => lagReport(token, head, enricherEntries.get(CURSOR_PREFIX + token)) ?? []);
+  const sensors = [...sensorEntries.values()].map(entry => sensorReport(entry, nowMs));
+  const enrichers = [...members.values()].map(entry => enricherReport(entry, nowMs));
+  const lags = [...rawHeads].flatMap(([token, head]) => lagReport(token, head, cursors.get(CURSOR_PREFIX + token)?.value) ?? []);
   const known = streams.flatMap(stream => stream ?? []);
   const report = {
     time: new Date(nowMs).toISOString(),
@@ -171,32 +191,22 @@ async function streamReport(name: string, { manager }: StreamReaders): Promise<S
   }
 }
 
-/** The last message of each subject, by what follows the prefix; deleted keys are left out. Empty when there is no such stream. */
-async function lastValues(
-  stream: string,
-  prefix: string,
-  readers: StreamReaders,
-  headersOnly = false,
-): Promise<Map<string, StreamMessage>> {
-  const reader = readers.open({ stream, start: 'last-per-subject', subjects: [`${prefix}>`], headersOnly });
-  const values = new Map<string, StreamMessage>();
+/** The last message of each node on RAW, without its payload, by the node's token. Empty when there is no such stream. */
+async function lastOnRaw(readers: StreamReaders): Promise<Map<string, StreamMessage>> {
+  const reader = readers.open({ stream: STREAMS.raw.name, start: 'last-per-subject', subjects: [`${RAW_PREFIX}.*`], headersOnly: true });
+  const heads = new Map<string, StreamMessage>();
   try {
-    for await (const message of reader.read({ follow: false })) {
-      if (message.headers?.has('KV-Operation')) values.delete(message.subject.slice(prefix.length));
-      else values.set(message.subject.slice(prefix.length), message);
-    }
+    for await (const message of reader.read({ follow: false })) heads.set(message.subject.slice(RAW_PREFIX.length + 1), message);
   } catch (error) {
     if (!isNotFound((error as Error).cause)) throw error;
   } finally {
     reader.close();
   }
-  return values;
+  return heads;
 }
 
-function sensorReport(message: StreamMessage, nowMs: number): SensorReport | undefined {
-  const status = jsonOf(message) as SensorStatus | undefined;
-  if (!status) return undefined;
-  const { node, boot, version, kernel, startedAt, reportedAt, hooks, events, lastSequence, lost, spool, recorded } = status;
+function sensorReport({ value, writtenAtMs }: PresentEntry<SensorStatus>, nowMs: number): SensorReport {
+  const { node, boot, version, kernel, startedAt, reportedAt, hooks, events, lastSequence, lost, spool, recorded } = value;
   return {
     node,
     boot,
@@ -204,7 +214,7 @@ function sensorReport(message: StreamMessage, nowMs: number): SensorReport | und
     kernel,
     started_at: startedAt,
     reported_at: reportedAt,
-    stale: nowMs - storedAtMs(message) > SENSOR_STALE_MS,
+    stale: nowMs - writtenAtMs > SENSOR_STALE_MS,
     recorded,
     hooks: hooks.map(({ hook, program, attached, error }) => ({ hook, program, attached, ...(error !== undefined && { error }) })),
     events,
@@ -214,19 +224,18 @@ function sensorReport(message: StreamMessage, nowMs: number): SensorReport | und
   };
 }
 
-function enricherReport(key: string, message: StreamMessage, nowMs: number): EnricherReport | undefined {
-  if (!key.startsWith(MEMBER_PREFIX)) return undefined;
+function enricherReport({ key, writtenAtMs }: PresentEntry<EnricherMember>, nowMs: number): EnricherReport {
   return {
     id: tokenName(key.slice(MEMBER_PREFIX.length)),
-    alive: nowMs - storedAtMs(message) < ENRICHER_DEAD_MS,
-    seen_at: new Date(storedAtMs(message)).toISOString(),
+    alive: nowMs - writtenAtMs < ENRICHER_DEAD_MS,
+    seen_at: new Date(writtenAtMs).toISOString(),
   };
 }
 
-function lagReport(token: string, head: StreamMessage, cursor: StreamMessage | undefined): LagReport | undefined {
+function lagReport(token: string, head: StreamMessage, cursor: EnricherCursor | undefined): LagReport | undefined {
   const sequences = parseSequences(head.headers?.get(RawHeader.sequences) ?? '');
   if (!sequences) return undefined;
-  const { lastSequence = 0, owner = '' } = (cursor && (jsonOf(cursor) as { lastSequence?: number; owner?: string } | undefined)) ?? {};
+  const { lastSequence = 0, owner = '' } = cursor ?? {};
   return {
     node: tokenName(token),
     owner,
@@ -234,16 +243,6 @@ function lagReport(token: string, head: StreamMessage, cursor: StreamMessage | u
     raw_last_sequence: sequences.last,
     enriched_last_sequence: lastSequence,
   };
-}
-
-/** undefined: the value is not an object; whoever wrote it was not one of ours. */
-function jsonOf(message: StreamMessage): object | undefined {
-  try {
-    const value: unknown = JSON.parse(Buffer.from(message.data).toString());
-    return typeof value === 'object' && value !== null ? value : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 function storedAtMs({ timeNs }: StreamMessage): number {

@@ -15,6 +15,8 @@ import { headers } from '@nats-io/nats-core';
 import { waitFor } from '@tidegate/testkit';
 import { NODE, startFixture } from './fixture.ts';
 
+const MALFORMED = ['not JSON', '{}', 'null', '[]', '', '{"node":1,"hooks":[{}],"spool":null}'];
+
 const SENSOR: SensorStatus = {
   node: NODE,
   boot: 'b',
@@ -43,7 +45,12 @@ for (const version of ['new', 'debian'] as const) {
     await sensors.put(nodeKey(NODE), JSON.stringify(SENSOR));
     await sensors.put(nodeKey('gone'), JSON.stringify({ ...SENSOR, node: 'gone' }));
     await sensors.delete(nodeKey('gone'));
-    await sensors.put(nodeKey('broken'), 'not JSON');
+    // What somebody else wrote is as if it were not there.
+    for (const [i, value] of MALFORMED.entries()) {
+      await sensors.put(nodeKey(`broken-${i}`), value);
+      await enrichers.put(enricherCursorKey(`broken-${i}`), value);
+      await enrichers.put(enricherMemberKey(`broken-${i}`), value);
+    }
     const sequences = headers();
     sequences.set(RawHeader.sequences, formatSequences(90, 120));
     await js.publish(rawSubject(NODE), 'x', { headers: sequences });
@@ -54,13 +61,16 @@ for (const version of ['new', 'debian'] as const) {
     // An enricher lives as long as it says so.
     const body = await waitFor(
       async () => {
-        await enrichers.put(enricherMemberKey('e1'), '{}');
+        await enrichers.put(enricherMemberKey('e1'), JSON.stringify({ startedAt: new Date().toISOString() }));
         const report = await fixture.get('/api/v1/status');
         return report.body.enrichers[0]?.alive === true && report.body;
       },
       { what: 'the enricher' },
     );
     assert.deepEqual(body.problems, []);
+    const metrics = await (await fetch(`${fixture.api.url}/metrics`)).text();
+    assert.match(metrics, new RegExp(`tidegate_api_malformed_entries_total\\{bucket="sensors"\\} ${MALFORMED.length}\n`));
+    assert.match(metrics, new RegExp(`tidegate_api_malformed_entries_total\\{bucket="enrichers"\\} ${2 * MALFORMED.length}\n`));
     assert.equal(body.nats.version, fixture.nats.version);
     assert.equal(body.sensors.length, 1);
     assert.equal(body.sensors[0].stale, false);

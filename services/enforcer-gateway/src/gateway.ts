@@ -1,6 +1,6 @@
 /** The gateway's parts put together: watches fill the contents of the buckets, the leader keeps the buckets so. */
-import { BUCKETS } from '@tidegate/contracts';
-import type { Logger, Metrics } from '@tidegate/runtime';
+import { BUCKETS, bytesCodec, type BucketDefinition } from '@tidegate/contracts';
+import { createBuckets, malformedEntries, watchStatus, type Logger, type Metrics } from '@tidegate/runtime';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { createBucketWriter, type BucketContents, type BucketWriter } from './bucket-writer.ts';
 import { createDestinations, type ApiEndpointSlice, type ApiService } from './destinations.ts';
@@ -32,19 +32,20 @@ export interface Gateway {
 }
 
 /** Starts watching; leads when everything has been seen and the lease is free. */
-export function createGateway(options: GatewayOptions): Gateway {
+export async function createGateway(options: GatewayOptions): Promise<Gateway> {
   const { api, nc, logger, metrics, lingerMs, podAnnotations } = options;
+  const buckets = await createBuckets({ nc, logger, malformed: malformedEntries(metrics) });
   const writers: BucketWriter[] = [];
-  const createWriter = (bucket: string, contents: BucketContents) => {
-    const writer = createBucketWriter({ nc, bucket, contents, lingerMs, logger });
+  const createWriter = (definition: BucketDefinition, contents: BucketContents) => {
+    const writer = createBucketWriter({ bucket: buckets.open(definition, bytesCodec), contents, lingerMs, logger });
     writers.push(writer);
     return writer;
   };
 
   const destinations = createDestinations(key => destinationsWriter.touch(key));
-  const destinationsWriter = createWriter(BUCKETS.destinations.name, destinations.contents);
+  const destinationsWriter = createWriter(BUCKETS.destinations, destinations.contents);
   const nodes = createNodes({ onChange: key => nodesWriter.touch(key), onAddresses: (node, ips) => destinations.setNode(node, ips) });
-  const nodesWriter = createWriter(BUCKETS.nodes.name, nodes.contents);
+  const nodesWriter = createWriter(BUCKETS.nodes, nodes.contents);
   const workloads = createWorkloads((ownerUid, workload, isNew) => pods.onWorkload(ownerUid, workload, isNew));
   const pods = createPods({
     workloads,
@@ -53,7 +54,7 @@ export function createGateway(options: GatewayOptions): Gateway {
     onAddresses: (ips, pod) => destinations.setPod(ips, pod),
     onAddressesFreed: (ips, pod) => destinations.freePod(ips, pod),
   });
-  const podsWriter = createWriter(BUCKETS.pods.name, pods.contents);
+  const podsWriter = createWriter(BUCKETS.pods, pods.contents);
 
   const reflectors: Reflector[] = [];
   const reflect = <T extends KubernetesObject>(path: string, sink: ObjectSink<T>, metadataOnly = false) => {
@@ -88,22 +89,21 @@ export function createGateway(options: GatewayOptions): Gateway {
   };
 
   // A server that was away may have lost what it had not yet written to its disk.
-  const compareAfterReconnect = async () => {
-    for await (const status of nc.status()) {
-      if (status.type === 'reconnect' && election?.isLeader === true) for (const writer of writers) writer.start();
-    }
-  };
+  const unwatch = watchStatus(nc, ({ type }) => {
+    if (type === 'reconnect' && election?.isLeader === true) for (const writer of writers) writer.start();
+  });
 
   addMetrics(metrics, { reflectors, writers, podStats: () => pods.stats(), isLeader: () => election?.isLeader === true });
   void start();
-  void compareAfterReconnect();
 
   let closing: Promise<void> | undefined;
   const close = async () => {
     isClosed = true;
     // The lease first: the replica that takes over may start while this one lets go of the rest.
     await election?.close();
-    for (const writer of writers) writer.close();
+    unwatch();
+    for (const writer of writers) writer.stop();
+    buckets.close();
     pods.close();
     await Promise.all(reflectors.map(reflector => reflector.close()));
   };

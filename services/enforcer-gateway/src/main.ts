@@ -19,7 +19,7 @@ await runService('enforcer-gateway', async ({ logger, env, signal }) => {
   }
   const nc = await connectService(settings, { role: NatsRole.gateway, name: 'enforcer-gateway', logger, signal });
   const metrics = createMetrics('enforcer-gateway');
-  const gateway = createGateway({
+  const gateway = await createGateway({
     api: createKubernetesApi(access),
     nc,
     logger,

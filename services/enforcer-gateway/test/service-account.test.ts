@@ -40,7 +40,7 @@ describe('as a service account with the least rights, at an API server that cann
     const access = await findKubernetes(serviceAccountEnv(fixture), await serviceAccountFolder(fixture));
     assert.ok(access);
     const metrics = createMetrics('enforcer-gateway');
-    const gateway = createGateway({
+    const gateway = await createGateway({
       api: createKubernetesApi(access),
       nc: await connectAs(NatsRole.gateway, nats.url, host),
       logger: host.logger,

@@ -4,26 +4,28 @@
  * anew from the cursors. So nothing stale is ever sent, however long the connection or the process was away.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { BUCKETS, RAW_PREFIX, STREAMS } from '@tidegate/contracts';
+import { BUCKETS, RAW_PREFIX, STREAMS, enricherCursorCodec, keysDecoder } from '@tidegate/contracts';
 import {
+  createBuckets,
   createPublisher,
   createStreamReaders,
+  malformedEntries,
+  watchStatus,
+  type Buckets,
   type Closable,
   type Logger,
+  type MalformedEntries,
   type Metrics,
   type Publisher,
   type StreamReaders,
 } from '@tidegate/runtime';
-import { jetstream } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { ownerOf } from './assignment.ts';
-import { watchBucket } from './bucket-watch.ts';
-import { CursorStore } from './cursor-store.ts';
 import { FlowBudget } from './flow-budget.ts';
-import { IdentityCache } from './identity-cache.ts';
+import { IdentityCache, destinationDecoder, podDecoder } from './identity-cache.ts';
 import { joinMembers, type Membership } from './membership.ts';
 import { enricherMetrics, type EnricherMetrics } from './metrics.ts';
-import { startNodeSession, type NodeSession } from './node-session.ts';
+import { startNodeSession, type CursorBucket, type NodeSession } from './node-session.ts';
 import { Splicer } from './splice.ts';
 
 export interface EnricherDeps {
@@ -67,7 +69,7 @@ export function createEnricher(deps: EnricherDeps): Enricher {
 interface Epoch {
   readers: StreamReaders;
   members: Membership;
-  cursors: CursorStore;
+  cursors: CursorBucket;
   events: Publisher;
   deadLetters: Publisher;
   abort: AbortController;
@@ -77,6 +79,7 @@ class SharingEnricher implements Enricher {
   readonly #deps: EnricherDeps;
   readonly #metrics: EnricherMetrics;
   readonly #identities = new IdentityCache();
+  readonly #malformed: MalformedEntries;
   readonly #budget: FlowBudget;
   readonly #splicer: Splicer;
   readonly #abort = new AbortController();
@@ -93,6 +96,7 @@ class SharingEnricher implements Enricher {
   constructor(deps: EnricherDeps) {
     this.#deps = deps;
     this.#metrics = enricherMetrics(deps.metrics);
+    this.#malformed = malformedEntries(deps.metrics);
     this.#budget = new FlowBudget(deps.maxInFlightBytes);
     this.#identities.setCluster(deps.cluster);
     const maxPayload = deps.nc.info?.max_payload ?? MESSAGE_BYTES;
@@ -104,7 +108,11 @@ class SharingEnricher implements Enricher {
     deps.metrics.gauge('in_flight_bytes', 'Bytes of RAW whose outputs are not stored yet', { read: () => this.#budget.usedBytes });
     deps.metrics.gauge('cached_pods', 'Pods known', { read: () => this.#identities.pods });
     deps.metrics.gauge('cached_destinations', 'Addresses known', { read: () => this.#identities.destinations });
-    deps.metrics.observedCounter('refused_identities', 'Entries of KV that were malformed or one too many', () => this.#identities.refused);
+    deps.metrics.observedCounter(
+      'refused_identities',
+      'Pods and addresses of KV that were one too many, or under a key that is none',
+      () => this.#identities.refused,
+    );
     this.#running = this.#run();
   }
 
@@ -160,14 +168,18 @@ class SharingEnricher implements Enricher {
     try {
       const readers = await createStreamReaders(nc);
       abort.signal.addEventListener('abort', () => readers.close(), { once: true });
-      const client = jetstream(nc);
-      void watchConnection(nc, abort.signal, onTrouble);
-      await this.#watch(readers, abort.signal, onTrouble);
-      const members = await joinMembers({ client, readers, id, signal: abort.signal, onTrouble });
+      const buckets = await createBuckets({ nc, logger, malformed: this.#malformed });
+      abort.signal.addEventListener('abort', () => buckets.close(), { once: true });
+      const unwatch = watchStatus(nc, ({ type }) => {
+        if (type === 'disconnect' || type === 'close') onTrouble('connection lost');
+      });
+      abort.signal.addEventListener('abort', unwatch, { once: true });
+      await this.#watch(buckets, abort.signal, onTrouble);
+      const members = await joinMembers({ buckets, id, signal: abort.signal, onTrouble });
       return {
         readers,
         members,
-        cursors: new CursorStore(client, readers.manager),
+        cursors: buckets.open(BUCKETS.enrichers, enricherCursorCodec),
         events: createPublisher(nc, { stream: STREAMS.events.name, logger }),
         deadLetters: createPublisher(nc, { stream: STREAMS.deadLetter.name, logger }),
         abort,
@@ -178,42 +190,33 @@ class SharingEnricher implements Enricher {
     }
   }
 
-  async #watch(readers: StreamReaders, signal: AbortSignal, onTrouble: (reason: string) => void): Promise<void> {
-    const common = { readers, filter: '>', signal, onTrouble };
+  async #watch(buckets: Buckets, signal: AbortSignal, onTrouble: (reason: string) => void): Promise<void> {
     await Promise.all([
-      watchBucket({
-        ...common,
-        bucket: BUCKETS.pods.name,
+      buckets.open(BUCKETS.pods, podDecoder).watch({
         after: this.#podsRevision,
-        onPut: (key, value, revision) => {
+        onChange: ({ key, value, revision }) => {
           this.#podsRevision = revision;
-          this.#identities.putPod(key, value);
+          if (value) this.#identities.putPod(key, value);
+          else this.#identities.deletePod(key);
         },
-        onDelete: (key, revision) => {
-          this.#podsRevision = revision;
-          this.#identities.deletePod(key);
-        },
+        onTrouble,
+        signal,
       }),
-      watchBucket({
-        ...common,
-        bucket: BUCKETS.destinations.name,
+      buckets.open(BUCKETS.destinations, destinationDecoder).watch({
         after: this.#destinationsRevision,
-        onPut: (key, value, revision) => {
+        onChange: ({ key, value, revision }) => {
           this.#destinationsRevision = revision;
-          this.#identities.putDestination(key, value);
+          if (value) this.#identities.putDestination(key, value);
+          else this.#identities.deleteDestination(key);
         },
-        onDelete: (key, revision) => {
-          this.#destinationsRevision = revision;
-          this.#identities.deleteDestination(key);
-        },
+        onTrouble,
+        signal,
       }),
-      watchBucket({
-        ...common,
-        bucket: BUCKETS.sensors.name,
-        keysOnly: true,
-        onPut: key => this.#nodes.add(key),
-        // What the node has on RAW is still to be read: the scan of RAW decides.
-        onDelete: () => undefined,
+      buckets.open(BUCKETS.sensors, keysDecoder).watch({
+        // Where it was deleted, what the node has on RAW is still to be read: the scan of RAW decides.
+        onChange: ({ key, value }) => value && this.#nodes.add(key),
+        onTrouble,
+        signal,
       }),
     ]);
   }
@@ -300,14 +303,6 @@ class SharingEnricher implements Enricher {
     this.#sessions.clear();
     // Not drained: another enricher may have these nodes by the time the connection is back.
     await Promise.all([epoch.events, epoch.deadLetters].map(publisher => publisher.close({ drainTimeoutMs: 0 })));
-  }
-}
-
-async function watchConnection(nc: NatsConnection, signal: AbortSignal, onTrouble: (reason: string) => void): Promise<void> {
-  const statuses = nc.status();
-  for await (const status of statuses) {
-    if (signal.aborted) return;
-    if (status.type === 'disconnect' || status.type === 'close') return onTrouble('connection lost');
   }
 }
 

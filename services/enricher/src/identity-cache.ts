@@ -1,6 +1,5 @@
 /** Pods and addresses of the cluster, as the gateway writes them into KV, in the form the splicer copies. */
 import {
-  BatchError,
   BatchField,
   DestinationField,
   fieldOf,
@@ -10,6 +9,7 @@ import {
   WireCursor,
   WireType,
   wireTypeOf,
+  type BucketDecoder,
 } from '@tidegate/contracts';
 import { lengthDelimited, podField, type DestinationIdentity, type Identities, type PodIdentity } from './splice.ts';
 
@@ -32,9 +32,35 @@ const FNV_PRIME = 0x01000193;
 /** Keeps hashes in the range that V8 stores without an object. */
 const HASH_MASK = 0x3fffffff;
 
-interface DestinationEntry extends DestinationIdentity {
+/** A pod as KV has it. */
+export interface PodEntry {
+  namespace: string;
+  name: string;
+  workload: string;
+  /** As field `pods` of an EventBatch. */
+  field: Uint8Array;
+}
+
+export interface DestinationEntry extends DestinationIdentity {
   ip: Uint8Array;
 }
+
+/** tidegate.v1.Pod, as far as routing asks for it; the rest is copied as it is. */
+export const podDecoder: BucketDecoder<PodEntry> = {
+  decode(bytes) {
+    const [namespace = '', name = '', workload = ''] = texts(bytes, PLACE_FIELDS);
+    return { namespace, name, workload, field: podField(bytes) };
+  },
+};
+
+/** tidegate.v1.Destination. */
+export const destinationDecoder: BucketDecoder<DestinationEntry> = {
+  decode(bytes) {
+    const [ip = ''] = texts(bytes, [DestinationField.ip]);
+    if (ip === '') throw new Error('ip: expected an address, got nothing');
+    return { ip: Buffer.from(ip), field: lengthDelimited(BatchField.destinations, bytes) };
+  },
+};
 
 export class IdentityCache implements Identities {
   readonly #limits: IdentityCacheLimits;
@@ -49,7 +75,7 @@ export class IdentityCache implements Identities {
   readonly #waiting = new Map<string, Set<() => void>>();
   #lastNode = '';
   #lastPods: Map<string, PodIdentity> | undefined;
-  /** Entries that were malformed, or one too many. */
+  /** Entries that were one too many, or whose key names no node. */
   refused = 0;
 
   cluster: Uint8Array = clusterField('');
@@ -83,14 +109,10 @@ export class IdentityCache implements Identities {
     return entries?.find(entry => equals(entry.ip, bytes, start, end));
   }
 
-  /**
-   * @param key of KV `pods`: `<node token>.<pod uid>`
-   * @param value tidegate.v1.Pod; copied
-   */
-  putPod(key: string, value: Uint8Array): void {
+  /** @param key of KV `pods`: `<node token>.<pod uid>` */
+  putPod(key: string, { namespace, name, workload, field }: PodEntry): void {
     const dot = key.indexOf('.');
-    const text = texts(value, PLACE_FIELDS);
-    if (dot < 0 || !text) {
+    if (dot < 0) {
       this.refused++;
       return;
     }
@@ -109,9 +131,8 @@ export class IdentityCache implements Identities {
       this.#lastNode = '';
       this.#lastPods = undefined;
     }
-    const [namespace = '', name = '', workload = ''] = text;
     const namespaceToken = namespace === '' ? NO_NAMESPACE : subjectToken(namespace);
-    pods.set(uid, { place: `${namespaceToken}.${subjectToken(workload || name || uid)}`, field: podField(value) });
+    pods.set(uid, { place: `${namespaceToken}.${subjectToken(workload || name || uid)}`, field });
     this.#missingSinceMs.delete(key);
     for (const wake of this.#waiting.get(key) ?? []) wake();
   }
@@ -128,18 +149,13 @@ export class IdentityCache implements Identities {
     this.#lastPods = undefined;
   }
 
-  /**
-   * @param key of KV `services`
-   * @param value tidegate.v1.Destination; copied
-   */
-  putDestination(key: string, value: Uint8Array): void {
-    const ip = texts(value, [DestinationField.ip])?.[0];
-    if (!ip || (!this.#destinationKeys.has(key) && this.#destinationKeys.size >= this.#limits.maxDestinations)) {
+  /** @param key of KV `destinations` */
+  putDestination(key: string, entry: DestinationEntry): void {
+    if (!this.#destinationKeys.has(key) && this.#destinationKeys.size >= this.#limits.maxDestinations) {
       this.refused++;
       return;
     }
     this.deleteDestination(key);
-    const entry: DestinationEntry = { ip: Buffer.from(ip), field: lengthDelimited(BatchField.destinations, value) };
     this.#destinationKeys.set(key, entry);
     const slot = hash(entry.ip, 0, entry.ip.length);
     const entries = this.#destinations.get(slot);
@@ -198,26 +214,21 @@ function clusterField(name: string): Uint8Array {
   return lengthDelimited(BatchField.cluster, Buffer.from(name));
 }
 
-/** The text fields with these numbers; undefined when the bytes are no message. */
-function texts(message: Uint8Array, fields: readonly number[]): string[] | undefined {
+/** The text fields with these numbers. @throws {BatchError} when the bytes are no message */
+function texts(message: Uint8Array, fields: readonly number[]): string[] {
   const bytes = Buffer.from(message.buffer, message.byteOffset, message.byteLength);
   const found = fields.map(() => '');
   const cursor = new WireCursor(bytes);
-  try {
-    while (cursor.offset < cursor.end) {
-      const tag = cursor.varint();
-      if (wireTypeOf(tag) !== WireType.length) {
-        cursor.skip(wireTypeOf(tag));
-        continue;
-      }
-      const length = cursor.length();
-      const wanted = fields.indexOf(fieldOf(tag));
-      if (wanted >= 0) found[wanted] = bytes.toString('utf8', cursor.offset, cursor.offset + length);
-      cursor.offset += length;
+  while (cursor.offset < cursor.end) {
+    const tag = cursor.varint();
+    if (wireTypeOf(tag) !== WireType.length) {
+      cursor.skip(wireTypeOf(tag));
+      continue;
     }
-  } catch (error) {
-    if (error instanceof BatchError) return undefined;
-    throw error;
+    const length = cursor.length();
+    const wanted = fields.indexOf(fieldOf(tag));
+    if (wanted >= 0) found[wanted] = bytes.toString('utf8', cursor.offset, cursor.offset + length);
+    cursor.offset += length;
   }
   return found;
 }

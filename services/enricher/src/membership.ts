@@ -3,15 +3,11 @@
  * when a new revision was seen here: clocks of different machines are never compared.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { BUCKETS, MEMBER_PREFIX } from '@tidegate/contracts';
-import { bucketPrefix, type StreamReaders } from '@tidegate/runtime';
-import type { JetStreamClient } from '@nats-io/jetstream';
-import { headers, type MsgHdrs } from '@nats-io/nats-core';
-import { watchBucket } from './bucket-watch.ts';
+import { BUCKETS, MEMBER_PREFIX, enricherMemberCodec } from '@tidegate/contracts';
+import type { Buckets } from '@tidegate/runtime';
 
 export interface MembershipOptions {
-  client: JetStreamClient;
-  readers: StreamReaders;
+  buckets: Buckets;
   /** This enricher's own id: one subject token. */
   id: string;
   signal: AbortSignal;
@@ -35,7 +31,6 @@ const HEARTBEAT_INTERVAL_MS = 1_000;
 const DEAD_AFTER_MS = 4_000;
 /** Less than DEAD_AFTER_MS, so that an enricher lets go before another takes over. */
 const LEASE_MS = 3_000;
-const HEARTBEAT_TIMEOUT_MS = 2_000;
 
 interface Sighting {
   atMs: number;
@@ -44,7 +39,8 @@ interface Sighting {
 
 /** Announces this enricher and learns of the others; resolves when both are done. */
 export async function joinMembers(options: MembershipOptions): Promise<Membership> {
-  const { client, readers, id, signal, onTrouble } = options;
+  const { buckets, id, signal, onTrouble } = options;
+  const bucket = buckets.open(BUCKETS.enrichers, enricherMemberCodec);
   const startedAt = new Date().toISOString();
   const seen = new Map<string, Sighting>();
   let announcedAtMs = -Infinity;
@@ -53,7 +49,7 @@ export async function joinMembers(options: MembershipOptions): Promise<Membershi
   async function announce(): Promise<void> {
     // The time of sending: the others see the heartbeat later than that, never earlier.
     const sentAtMs = performance.now();
-    await client.publish(memberSubject(id), JSON.stringify({ startedAt }), { timeout: HEARTBEAT_TIMEOUT_MS });
+    await bucket.put(MEMBER_PREFIX + id, { startedAt });
     announcedAtMs = sentAtMs;
   }
 
@@ -69,27 +65,22 @@ export async function joinMembers(options: MembershipOptions): Promise<Membershi
   /** Removes what a dead member left, unless it has come back: else every new enricher would take it for alive at first. */
   function bury(member: string, revision: number): void {
     seen.delete(member);
-    client
-      .publish(memberSubject(member), undefined, {
-        headers: deleteMarker(),
-        expect: { lastSubjectSequence: revision },
-        timeout: HEARTBEAT_TIMEOUT_MS,
-      })
-      .catch(() => undefined);
+    bucket.delete(MEMBER_PREFIX + member, revision).catch(() => undefined);
   }
 
   const isAlive = (member: string) => member === id || performance.now() - (seen.get(member)?.atMs ?? -Infinity) < DEAD_AFTER_MS;
   const hasLease = () => performance.now() - announcedAtMs < LEASE_MS;
 
   await announce();
-  await watchBucket({
-    readers,
-    signal,
-    bucket: BUCKETS.enrichers.name,
+  await bucket.watch({
     filter: `${MEMBER_PREFIX}*`,
-    onPut: (key, _value, revision) => seen.set(key.slice(MEMBER_PREFIX.length), { atMs: performance.now(), revision }),
-    onDelete: key => seen.delete(key.slice(MEMBER_PREFIX.length)),
+    onChange: ({ key, value, revision }) => {
+      const member = key.slice(MEMBER_PREFIX.length);
+      if (value) seen.set(member, { atMs: performance.now(), revision });
+      else seen.delete(member);
+    },
     onTrouble,
+    signal,
   });
   void keepAnnouncing();
 
@@ -102,17 +93,7 @@ export async function joinMembers(options: MembershipOptions): Promise<Membershi
     hasLease,
     leave: async () => {
       hasLeft = true;
-      await client.publish(memberSubject(id), undefined, { headers: deleteMarker(), timeout: HEARTBEAT_TIMEOUT_MS });
+      await bucket.delete(MEMBER_PREFIX + id);
     },
   };
-}
-
-function memberSubject(member: string): string {
-  return bucketPrefix(BUCKETS.enrichers.name) + MEMBER_PREFIX + member;
-}
-
-function deleteMarker(): MsgHdrs {
-  const marker = headers();
-  marker.set('KV-Operation', 'DEL');
-  return marker;
 }

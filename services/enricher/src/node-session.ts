@@ -6,6 +6,7 @@ import { hash } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   BatchError,
+  CURSOR_PREFIX,
   DEAD_LETTER_PREFIX,
   formatEventHeaders,
   LossReason,
@@ -13,10 +14,18 @@ import {
   SCHEMA_VERSION,
   STREAMS,
   tokenName,
+  type EnricherCursor as Cursor,
 } from '@tidegate/contracts';
 import type { NatsConnection } from '@nats-io/nats-core';
-import type { Logger, Publisher, StreamMessage, StreamReader, StreamReaders } from '@tidegate/runtime';
-import { CursorConflict, type Cursor, type CursorStore } from './cursor-store.ts';
+import {
+  hasErrorCode,
+  type Bucket,
+  type Logger,
+  type Publisher,
+  type StreamMessage,
+  type StreamReader,
+  type StreamReaders,
+} from '@tidegate/runtime';
 import type { FlowBudget } from './flow-budget.ts';
 import type { IdentityCache } from './identity-cache.ts';
 import { lossOutput, lossRanges, uncovered, type LossReport } from './loss-report.ts';
@@ -25,13 +34,16 @@ import type { EnricherMetrics } from './metrics.ts';
 import { decodedPayload, PoisonError, PoisonReason, readBatch, sequencesOf, type SequenceRange } from './raw-message.ts';
 import type { Output, Splicer } from './splice.ts';
 
+/** How far each node is enriched, and by whom: keys `cursor.<node token>`. */
+export type CursorBucket = Bucket<Cursor>;
+
 export interface NodeSessionDeps {
   nc: NatsConnection;
   readers: StreamReaders;
   /** To EVENTS, and to DEADLETTER: closed by their owner when the connection is lost, which ends every session. */
   events: Publisher;
   deadLetters: Publisher;
-  cursors: CursorStore;
+  cursors: CursorBucket;
   members: Membership;
   identities: IdentityCache;
   /** Shared by all sessions: used only between two awaits. */
@@ -104,6 +116,7 @@ class Session implements NodeSession {
   readonly #deps: NodeSessionDeps;
   readonly #nodeToken: string;
   readonly #subject: string;
+  readonly #cursorKey: string;
   readonly #abort = new AbortController();
   readonly #starting: Promise<void>;
   #reader: StreamReader | undefined;
@@ -128,6 +141,7 @@ class Session implements NodeSession {
     this.#nodeToken = nodeToken;
     this.#deps = deps;
     this.#subject = `${RAW_PREFIX}.${nodeToken}`;
+    this.#cursorKey = CURSOR_PREFIX + nodeToken;
     this.ended = this.#end.promise;
     this.#starting = this.#start().catch((error: unknown) => this.#fail(error));
   }
@@ -150,7 +164,7 @@ class Session implements NodeSession {
       await this.#writing;
       if (!this.#abort.signal.aborted) {
         const { cursors } = this.#deps;
-        await cursors.write(this.#nodeToken, { ...this.#stored, owner: '' }, this.#revision).catch((error: unknown) => this.#fail(error));
+        await cursors.update(this.#cursorKey, { ...this.#stored, owner: '' }, this.#revision).catch((error: unknown) => this.#fail(error));
       }
     }
     this.#finish(undefined);
@@ -180,7 +194,7 @@ class Session implements NodeSession {
     const { cursors, members, owner, readers } = this.#deps;
     const { signal } = this.#abort;
     while (!signal.aborted && !this.#releasing) {
-      const { cursor: found, revision } = await cursors.read(this.#nodeToken);
+      const { value: found, revision } = await cursors.get(this.#cursorKey);
       if (found && found.owner !== '' && found.owner !== owner && members.isAlive(found.owner)) {
         await delay(ACQUIRE_INTERVAL_MS, undefined, { signal }).catch(() => undefined);
         continue;
@@ -189,10 +203,10 @@ class Session implements NodeSession {
       // A RAW that was made anew counts from 1 again.
       if (cursor.streamSequence > (await readers.bounds(STREAMS.raw.name)).last) cursor.streamSequence = 0;
       try {
-        this.#revision = await cursors.write(this.#nodeToken, cursor, revision);
+        this.#revision = await cursors.update(this.#cursorKey, cursor, revision);
         return cursor;
       } catch (error) {
-        if (!(error instanceof CursorConflict)) throw error;
+        if (!hasErrorCode(error, 'BUCKET_CONFLICT')) throw error;
       }
     }
     return undefined;
@@ -397,7 +411,7 @@ class Session implements NodeSession {
     const cursor = this.#stored;
     if (!cursor || cursor === this.#written || this.#writing || this.#abort.signal.aborted) return;
     this.#writing = this.#deps.cursors
-      .write(this.#nodeToken, cursor, this.#revision)
+      .update(this.#cursorKey, cursor, this.#revision)
       .then(
         revision => {
           this.#revision = revision;
@@ -427,7 +441,7 @@ class Session implements NodeSession {
   #fail(error: unknown): void {
     if (this.#abort.signal.aborted) return;
     const reason = error instanceof Error ? error.message : String(error);
-    this.#deps.metrics.restarts.inc({ reason: error instanceof CursorConflict ? 'cursor' : 'trouble' });
+    this.#deps.metrics.restarts.inc({ reason: hasErrorCode(error, 'BUCKET_CONFLICT') ? 'cursor' : 'trouble' });
     this.#deps.logger.warn({ node: tokenName(this.#nodeToken), reason }, 'node starts again from its cursor');
     this.#finish(reason);
   }

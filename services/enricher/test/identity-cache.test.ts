@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { decodeBatch, Destination, Pod } from '@tidegate/contracts';
-import { IdentityCache } from '../src/identity-cache.ts';
+import { BatchError, decodeBatch, Destination, Pod } from '@tidegate/contracts';
+import { IdentityCache, destinationDecoder, podDecoder } from '../src/identity-cache.ts';
 
 const bytesOf = (text: string) => Buffer.from(text);
+const podEntry = (pod: Parameters<typeof Pod.encode>[0]) => podDecoder.decode(Pod.encode(pod).finish());
+const destinationEntry = (ip: string) => destinationDecoder.decode(Destination.encode({ ip }).finish());
 
 test('pods are found by node and uid, replaced and removed', () => {
   const cache = new IdentityCache();
   const key = 'ip-10_example.uid-1';
-  const put = (workload: string) => cache.putPod(key, Pod.encode({ uid: 'uid-1', namespace: 'shop', name: 'web-1', workload }).finish());
+  const put = (workload: string) => cache.putPod(key, podEntry({ uid: 'uid-1', namespace: 'shop', name: 'web-1', workload }));
   assert.equal(cache.pod('ip-10.example', 'uid-1'), undefined);
   put('web');
   assert.equal(cache.pod('ip-10.example', 'uid-1')?.place, 'shop.web');
@@ -22,18 +24,17 @@ test('pods are found by node and uid, replaced and removed', () => {
   assert.deepEqual([cache.pod('ip-10.example', 'uid-1'), cache.pods], [undefined, 0]);
 });
 
-test('entries that are malformed or too many are refused and counted', () => {
+test('entries that are too many, or of no node, are refused and counted; malformed ones are not decoded', () => {
   const cache = new IdentityCache({ maxPods: 2, maxDestinations: 1, podWaitMs: 10 });
-  const pod = Pod.encode({ namespace: 'shop' }).finish();
+  const pod = podEntry({ namespace: 'shop' });
   for (const uid of ['1', '2', '3']) cache.putPod(`node.${uid}`, pod);
-  cache.putPod('node.1', Buffer.from([0x12, 0xff]));
+  assert.throws(() => podDecoder.decode(Buffer.from([0x12, 0xff])), BatchError);
+  assert.throws(() => destinationDecoder.decode(new Uint8Array()), /ip: expected an address, got nothing/);
   cache.putPod('no-dot', pod);
-  const destination = (ip: string) => Destination.encode({ ip }).finish();
-  cache.putDestination('10-0-0-1', destination('10.0.0.1'));
-  cache.putDestination('10-0-0-1', destination('10.0.0.1'));
-  cache.putDestination('10-0-0-2', destination('10.0.0.2'));
-  cache.putDestination('none', new Uint8Array());
-  assert.deepEqual([cache.pods, cache.destinations, cache.refused], [2, 1, 5]);
+  cache.putDestination('10-0-0-1', destinationEntry('10.0.0.1'));
+  cache.putDestination('10-0-0-1', destinationEntry('10.0.0.1'));
+  cache.putDestination('10-0-0-2', destinationEntry('10.0.0.2'));
+  assert.deepEqual([cache.pods, cache.destinations, cache.refused], [2, 1, 3]);
   assert.ok(cache.destination(bytesOf('x10.0.0.1y'), 1, 9));
   assert.equal(cache.destination(bytesOf('10.0.0.2'), 0, 8), undefined);
 });
@@ -41,10 +42,10 @@ test('entries that are malformed or too many are refused and counted', () => {
 test('a wait ends when the pod comes, when the time is over, and at once when it was waited for before', async () => {
   const cache = new IdentityCache({ maxPods: 10, maxDestinations: 10, podWaitMs: 30 });
   const { signal } = new AbortController();
-  cache.putPod('other.pod', Pod.encode({ uid: 'pod' }).finish());
+  cache.putPod('other.pod', podEntry({ uid: 'pod' }));
   const arriving = cache.waitForPods('node', ['a', 'b'], signal);
-  cache.putPod('node.a', Pod.encode({ uid: 'a' }).finish());
-  cache.putPod('node.b', Pod.encode({ uid: 'b' }).finish());
+  cache.putPod('node.a', podEntry({ uid: 'a' }));
+  cache.putPod('node.b', podEntry({ uid: 'b' }));
   await arriving;
   await cache.waitForPods('node', ['never'], signal);
   const order: string[] = [];
@@ -58,7 +59,7 @@ test('a wait ends when the pod comes, when the time is over, and at once when it
 test('an aborted wait ends at once', async () => {
   const cache = new IdentityCache({ maxPods: 10, maxDestinations: 10, podWaitMs: 60_000 });
   const abort = new AbortController();
-  cache.putPod('other.pod', Pod.encode({ uid: 'pod' }).finish());
+  cache.putPod('other.pod', podEntry({ uid: 'pod' }));
   const waiting = cache.waitForPods('node', ['a'], abort.signal);
   abort.abort();
   await waiting;

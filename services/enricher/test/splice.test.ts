@@ -13,7 +13,7 @@ import {
   type EventBatchInput,
   type EventJson,
 } from '@tidegate/contracts';
-import { IdentityCache } from '../src/identity-cache.ts';
+import { IdentityCache, destinationDecoder, podDecoder } from '../src/identity-cache.ts';
 import { lengthDelimited, Splicer, type Output } from '../src/splice.ts';
 import { batchInput, seededRandom } from './batches.ts';
 
@@ -32,7 +32,7 @@ function podOf(uid: string): Uint8Array {
 
 function cacheWith(uids: readonly string[]): IdentityCache {
   const cache = new IdentityCache();
-  for (const uid of uids) cache.putPod(`node-1.${uid}`, podOf(uid));
+  for (const uid of uids) cache.putPod(`node-1.${uid}`, podDecoder.decode(podOf(uid)));
   return cache;
 }
 
@@ -146,7 +146,8 @@ test('the same input gives the same messages; other events in a subject give ano
   assert.equal(new Set(resolved).size, resolved.length);
   // Both pods in one workload: other groups, so other ids, though first, last and count of one of them could be the same.
   const merged = new IdentityCache();
-  for (const uid of ['uid-a', 'uid-b']) merged.putPod(`node-1.${uid}`, Pod.encode({ uid, namespace: 'shop', workload: 'web' }).finish());
+  for (const uid of ['uid-a', 'uid-b'])
+    merged.putPod(`node-1.${uid}`, podDecoder.decode(Pod.encode({ uid, namespace: 'shop', workload: 'web' }).finish()));
   const changed = idsOf(splice(payload, merged)).filter(id => resolved.includes(id));
   assert.equal(changed.length, 4, 'only the messages of the host are the same');
 });
@@ -158,7 +159,7 @@ test('pods of another node, and pods and destinations that a sensor claims itsel
     destinations: [{ ip: '10.1.0.1', service: 'forged' }],
   };
   const cache = new IdentityCache();
-  cache.putPod('node-2.uid-a', podOf('uid-a'));
+  cache.putPod('node-2.uid-a', podDecoder.decode(podOf('uid-a')));
   const outputs = splice(encodeBatch(input), cache);
   for (const event of jsonOf(outputs)) {
     assert.notEqual(event.namespace, 'kube-system');
@@ -169,7 +170,10 @@ test('pods of another node, and pods and destinations that a sensor claims itsel
 
 test('known remote ends come along, once a message', () => {
   const cache = cacheWith(['uid-a']);
-  cache.putDestination('10-1-0-1', Destination.encode({ ip: '10.1.0.1', namespace: 'shop', service: 'db' }).finish());
+  cache.putDestination(
+    '10-1-0-1',
+    destinationDecoder.decode(Destination.encode({ ip: '10.1.0.1', namespace: 'shop', service: 'db' }).finish()),
+  );
   const payload = encodeBatch(batchInput({ batch: 1, first: 1, events: 200, pods: ['uid-a'] }));
   const outputs = splice(payload, cache);
   const known = jsonOf(outputs).filter(event => event.destination);
@@ -270,7 +274,7 @@ test('mutated batches are refused or spliced, and never read out of range', () =
   const random = seededRandom(20_261_123);
   const original = encodeBatch(batchInput({ batch: 1, first: 1, events: 60, pods: ['uid-a', 'uid-b', ''] }));
   const cache = cacheWith(['uid-a']);
-  cache.putDestination('10-1-0-1', Destination.encode({ ip: '10.1.0.1', service: 'db' }).finish());
+  cache.putDestination('10-1-0-1', destinationDecoder.decode(Destination.encode({ ip: '10.1.0.1', service: 'db' }).finish()));
   const splicer = new Splicer(LIMITS);
   let refused = 0;
   for (let round = 0; round < 20_000; round++) {

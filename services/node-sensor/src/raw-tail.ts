@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { BUCKETS, RawHeader, STREAMS, nodeKey, parseSequences, rawSubject, type SensorStatus } from '@tidegate/contracts';
-import type { Msg, NatsConnection } from '@nats-io/nats-core';
-import { TidegateError, bucketPrefix, bucketStream } from '@tidegate/runtime';
+import { RawHeader, STREAMS, parseSequences, rawSubject } from '@tidegate/contracts';
+import type { NatsConnection } from '@nats-io/nats-core';
+import { TidegateError } from '@tidegate/runtime';
 
 /** The last message RAW holds of a node. */
 export interface RawTail {
@@ -15,10 +15,11 @@ const NO_MESSAGE = 404;
 const SETTLE_MS = 200;
 const SETTLE_TRIES = 25;
 
-/** Asks the stream itself. undefined: RAW holds none of this node. */
+/** Asks the stream itself, by a direct get, which a sensor may do for its own subject alone. undefined: RAW holds none of this node. */
 export async function readRawTail(nc: NatsConnection, node: string): Promise<RawTail | undefined> {
-  const reply = await lastMessage(nc, STREAMS.raw.name, rawSubject(node));
-  if (!reply) return undefined;
+  const subject = `$JS.API.DIRECT.GET.${STREAMS.raw.name}.${rawSubject(node)}`;
+  const reply = await nc.request(subject, undefined, { timeout: REQUEST_TIMEOUT_MS });
+  if (reply.headers?.code === NO_MESSAGE) return undefined;
   const messageId = reply.headers?.get('Nats-Msg-Id') ?? '';
   const sequences = parseSequences(reply.headers?.get(RawHeader.sequences) ?? '');
   if (sequences === undefined) {
@@ -41,17 +42,4 @@ export async function readSettledRawTail(nc: NatsConnection, node: string): Prom
     tail = next;
   }
   return tail;
-}
-
-/** The highest number the node's last sensor reported to have given out: it outlives RAW, which forgets. 0: none reported. */
-export async function readReportedSequence(nc: NatsConnection, node: string): Promise<number> {
-  const reply = await lastMessage(nc, bucketStream(BUCKETS.sensors.name), bucketPrefix(BUCKETS.sensors.name) + nodeKey(node));
-  const { lastSequence = 0 } = reply?.data.length ? reply.json<Partial<SensorStatus>>() : {};
-  return lastSequence;
-}
-
-/** A direct get, which a sensor may do for its own subjects alone. */
-async function lastMessage(nc: NatsConnection, stream: string, subject: string): Promise<Msg | undefined> {
-  const reply = await nc.request(`$JS.API.DIRECT.GET.${stream}.${subject}`, undefined, { timeout: REQUEST_TIMEOUT_MS });
-  return reply.headers?.code === NO_MESSAGE ? undefined : reply;
 }

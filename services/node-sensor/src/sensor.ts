@@ -10,14 +10,26 @@ import {
   STREAMS,
   lossReasonName,
   nodeKey,
+  sensorStatusCodec,
   type HookStatus,
   type SensorStatus,
 } from '@tidegate/contracts';
 import { Reader, readState, type Counters, type Filters, type InitialLoss, type ReaderOptions, type SensorState } from '@tidegate/native';
 import type { NatsConnection } from '@nats-io/nats-core';
-import { TidegateError, bucketPrefix, createPublisher, type Logger, type Metrics, type Publisher } from '@tidegate/runtime';
+import {
+  TidegateError,
+  createBuckets,
+  createPublisher,
+  malformedEntries,
+  type Bucket,
+  type Buckets,
+  type Logger,
+  type MalformedEntries,
+  type Metrics,
+  type Publisher,
+} from '@tidegate/runtime';
 import { createOutbox, type Outbox } from './outbox.ts';
-import { readRawTail, readReportedSequence, readSettledRawTail } from './raw-tail.ts';
+import { readRawTail, readSettledRawTail } from './raw-tail.ts';
 import { registerMetrics } from './sensor-metrics.ts';
 
 export interface SensorDependencies {
@@ -59,11 +71,17 @@ export interface Sensor {
   close(): Promise<void>;
 }
 
+/** The connection to NATS, and what goes over it. */
+interface Link {
+  nc: NatsConnection;
+  buckets: Buckets;
+  statuses: Bucket<SensorStatus>;
+}
+
 /** Pauses between tries to read what a stream holds of this node while it does not answer. */
 const ASK_RETRY_MS = 500;
 /** Of the 25 s a service has to close. */
 const DRAIN_TIMEOUT_MS = 10_000;
-const STATUS_TIMEOUT_MS = 2_000;
 /** How often a change is looked for. */
 const STATUS_CHECK_MS = 250;
 const BOOT_BYTES = 8;
@@ -92,8 +110,9 @@ class NodeSensor implements Sensor {
   readonly #stateFile: string;
   #reader: Reader | undefined;
   #hooks: HookStatus[] = [];
-  #nc: NatsConnection | undefined;
-  #connecting: Promise<NatsConnection> | undefined;
+  readonly #malformed: MalformedEntries;
+  #connecting: Promise<Link> | undefined;
+  #link: Link | undefined;
   #publisher: Publisher | undefined;
   #opening: Promise<void> = Promise.resolve();
   #reporting: Promise<void> = Promise.resolve();
@@ -106,6 +125,7 @@ class NodeSensor implements Sensor {
     this.#deps = deps;
     mkdirSync(deps.folder, { recursive: true });
     this.#stateFile = join(deps.folder, 'state');
+    this.#malformed = malformedEntries(deps.metrics);
     this.#outbox = createOutbox({
       node: deps.node,
       spoolFolder: join(deps.folder, 'spool'),
@@ -126,8 +146,10 @@ class NodeSensor implements Sensor {
     let reported = 0;
     if (state === null) {
       this.#deps.logger.info('first start on this node: asking NATS which numbers were given out before');
-      const tail = await this.#ask(readRawTail);
-      reported = Math.max(await this.#ask(readReportedSequence), tail?.lastSequence ?? 0);
+      const tail = await this.#ask(({ nc }) => readRawTail(nc, this.#deps.node));
+      // It outlives RAW, which forgets.
+      const status = await this.#ask(({ statuses }) => statuses.get(nodeKey(this.#deps.node)));
+      reported = Math.max(status.value?.lastSequence ?? 0, tail?.lastSequence ?? 0);
     }
     this.#knownSequence = Math.max(reported, this.#outbox.acknowledged, this.#outbox.lastSpooled, (state?.nextSequence ?? 1) - 1);
     this.#startReader(state, this.#knownSequence + 1);
@@ -159,7 +181,8 @@ class NodeSensor implements Sensor {
     await this.#reporting;
     // The highest number, for a start after which neither the folder nor RAW knows it.
     if (isFlowing) await this.#put(this.#status());
-    await this.#nc?.close();
+    this.#link?.buckets.close();
+    await this.#link?.nc.close();
   }
 
   #startReader(state: SensorState | null, firstSequence: number): void {
@@ -183,8 +206,9 @@ class NodeSensor implements Sensor {
   async #openOutbox(state: SensorState | null, reported: number): Promise<void> {
     const { node, logger, windowBytes } = this.#deps;
     const isMissingSome = state !== null && state.nextSequence - 1 > this.#outbox.acknowledged;
-    const tail = await this.#ask(isMissingSome ? readSettledRawTail : readRawTail);
-    const nc = this.#nc!;
+    const readTail = isMissingSome ? readSettledRawTail : readRawTail;
+    const tail = await this.#ask(({ nc }) => readTail(nc, node));
+    const { nc } = this.#link!;
     this.#publisher = createPublisher(nc, {
       stream: STREAMS.raw.name,
       windowBytes,
@@ -194,16 +218,22 @@ class NodeSensor implements Sensor {
     this.#outbox.open(this.#publisher, tail?.lastSequence ?? reported);
   }
 
+  async #connect(signal: AbortSignal): Promise<Link> {
+    const nc = await this.#deps.connect(signal);
+    const buckets = await createBuckets({ nc, logger: this.#deps.logger, malformed: this.#malformed });
+    return { nc, buckets, statuses: buckets.open(BUCKETS.sensors, sensorStatusCodec) };
+  }
+
   /** Waits for NATS, its streams and buckets. */
-  async #ask<Answer>(read: (nc: NatsConnection, node: string) => Promise<Answer>): Promise<Answer> {
+  async #ask<Answer>(read: (link: Link) => Promise<Answer>): Promise<Answer> {
     const { signal } = this.#stop;
-    this.#connecting ??= this.#deps.connect(signal);
-    this.#nc = await this.#connecting;
+    this.#connecting ??= this.#connect(signal);
+    const link = (this.#link = await this.#connecting);
     let isLogged = false;
     for (;;) {
       signal.throwIfAborted();
       try {
-        return await read(this.#nc, this.#deps.node);
+        return await read(link);
       } catch (error) {
         if (!isLogged) this.#deps.logger.warn({ err: error }, 'waiting for the streams');
         isLogged = true;
@@ -230,15 +260,8 @@ class NodeSensor implements Sensor {
   }
 
   async #put(status: SensorStatus): Promise<boolean> {
-    const subject = bucketPrefix(BUCKETS.sensors.name) + nodeKey(this.#deps.node);
     try {
-      const reply = await this.#nc!.request(subject, JSON.stringify(status), { timeout: STATUS_TIMEOUT_MS });
-      const { error } = reply.json<{ error?: { description?: string } }>();
-      if (error)
-        throw new TidegateError('PUBLISH_REJECTED', 'the bucket refused the status', {
-          field: subject,
-          got: error.description ?? 'no reason',
-        });
+      await this.#link!.statuses.put(nodeKey(this.#deps.node), status);
       this.#isReported = true;
       return true;
     } catch (error) {

@@ -4,14 +4,14 @@ import {
   BUCKETS,
   SENSOR_STATUS_INTERVAL_MS,
   STREAMS,
+  enricherCursorCodec,
   enricherCursorKey,
   nodeKey,
   recordedNode,
-  type SensorStatus,
+  sensorStatusCodec,
 } from '@tidegate/contracts';
-import { jetstream, jetstreamManager } from '@nats-io/jetstream';
-import { errors, headers as createHeaders, type NatsConnection } from '@nats-io/nats-core';
-import { NatsRole, TidegateError, bucketPrefix, bucketStream, createLogger, createPublisher } from '@tidegate/runtime';
+import type { NatsConnection } from '@nats-io/nats-core';
+import { NatsRole, TidegateError, createBuckets, createLogger, createPublisher, hasErrorCode, type Buckets } from '@tidegate/runtime';
 import { Option } from 'commander';
 import { openCapture } from '../capture-file.ts';
 import { ExitCode, natsOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
@@ -27,6 +27,7 @@ const LOOP_PAUSE_MS = 2_000;
 const ENRICHED_TIMEOUT_MS = 5_000;
 const ENRICHED_POLL_MS = 100;
 const PROGRESS_INTERVAL_MS = 250;
+const SILENT = createLogger({ name: 'play', level: 'silent' });
 
 export const playCommand: CommandSpec = {
   name: 'play',
@@ -55,7 +56,8 @@ export const playCommand: CommandSpec = {
     );
     const nc = await connectCommand(url, context.env, context.signal, NatsRole.admin);
     try {
-      const presence = await announceNodes(nc, contents.nodes.map(recordedNode));
+      const buckets = await createBuckets({ nc, logger: SILENT });
+      const presence = await announceNodes(buckets, contents.nodes.map(recordedNode));
       try {
         do {
           await playOnce(nc, { file, contents, speed: speed!, context, onSent: presence.sent });
@@ -115,7 +117,7 @@ interface SentBatch {
 
 /** One pass, with a boot id of its own: so its batches are new to the stream, and an audit tells passes apart. */
 async function playOnce(nc: NatsConnection, { file, contents, speed, context, onSent }: Play): Promise<void> {
-  const publisher = createPublisher(nc, { stream: STREAMS.raw.name, logger: createLogger({ name: 'play', level: 'silent' }) });
+  const publisher = createPublisher(nc, { stream: STREAMS.raw.name, logger: SILENT });
   const boot = randomBytes(8).toString('hex');
   const batches = new Map<string, number>();
   const startMs = Date.now();
@@ -173,13 +175,13 @@ interface Presence {
  * Nodes exist by their entry in KV `sensors`: without it no enricher takes up their batches.
  * @throws {TidegateError} PUBLISH_DENIED
  */
-async function announceNodes(nc: NatsConnection, nodes: readonly string[]): Promise<Presence> {
-  const js = jetstream(nc);
+async function announceNodes(buckets: Buckets, nodes: readonly string[]): Promise<Presence> {
+  const statuses = buckets.open(BUCKETS.sensors, sensorStatusCodec);
   const startedAt = new Date().toISOString();
   const states = new Map<string, SentBatch>(nodes.map(node => [node, { boot: '', events: 0, lastSequence: 0, streamSequence: 0 }]));
   const announce = async () => {
     for (const [node, { boot, events, lastSequence }] of states) {
-      const status: SensorStatus = {
+      await statuses.put(nodeKey(node), {
         node,
         boot,
         version: VERSION,
@@ -192,13 +194,11 @@ async function announceNodes(nc: NatsConnection, nodes: readonly string[]): Prom
         lost: {},
         spool: { bytes: 0, batches: 0, maxBytes: 0 },
         recorded: true,
-      };
-      await js.publish(sensorSubject(node), JSON.stringify(status));
+      });
     }
   };
   await announce().catch((error: unknown) => {
-    const reason = error instanceof Error && error.cause !== undefined ? error.cause : error;
-    if (!(reason instanceof errors.PermissionViolationError)) throw error;
+    if (!hasErrorCode(error, 'PUBLISH_DENIED')) throw error;
     throw new TidegateError('PUBLISH_DENIED', 'this NATS user may not play captures', {
       field: 'TIDEGATE_NATS_USER',
       expected: 'a user who may write, or the data folder of the NATS that `tidegate up` started',
@@ -215,35 +215,26 @@ async function announceNodes(nc: NatsConnection, nodes: readonly string[]): Prom
     async close(context) {
       clearInterval(timer);
       for (const [node, { streamSequence }] of states) {
-        if (!(await isEnriched(nc, node, streamSequence))) {
+        if (!(await isEnriched(buckets, node, streamSequence))) {
           // Left there, so that an enricher that comes later still finds the node.
           context.note(`no enricher has taken up all of ${printable(node)} yet; \`tidegate status\` shows how far it is`);
           continue;
         }
-        const marker = createHeaders();
-        marker.set('KV-Operation', 'DEL');
-        await js.publish(sensorSubject(node), undefined, { headers: marker });
+        await statuses.delete(nodeKey(node));
       }
     },
   };
 }
 
-async function isEnriched(nc: NatsConnection, node: string, streamSequence: number): Promise<boolean> {
-  const manager = await jetstreamManager(nc, { checkAPI: false });
+async function isEnriched(buckets: Buckets, node: string, streamSequence: number): Promise<boolean> {
+  const cursors = buckets.open(BUCKETS.enrichers, enricherCursorCodec);
   const deadlineMs = performance.now() + ENRICHED_TIMEOUT_MS;
   while (performance.now() < deadlineMs) {
-    const message = await manager.streams.getMessage(bucketStream(BUCKETS.enrichers.name), {
-      last_by_subj: bucketPrefix(BUCKETS.enrichers.name) + enricherCursorKey(node),
-    });
-    const cursor = message?.json<{ streamSequence?: number }>();
-    if ((cursor?.streamSequence ?? 0) >= streamSequence) return true;
+    const { value } = await cursors.get(enricherCursorKey(node));
+    if ((value?.streamSequence ?? 0) >= streamSequence) return true;
     await delay(ENRICHED_POLL_MS);
   }
   return false;
-}
-
-function sensorSubject(node: string): string {
-  return bucketPrefix(BUCKETS.sensors.name) + nodeKey(node);
 }
 
 function parseSpeed(text: string): number | undefined {

@@ -2,13 +2,11 @@
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { BUCKETS, STREAMS, type SensorStatus, type StreamDefinition } from '@tidegate/contracts';
-import { jetstreamManager } from '@nats-io/jetstream';
+import { BUCKETS, STREAMS, sensorStatusCodec, type SensorStatus, type StreamDefinition } from '@tidegate/contracts';
 import type { NatsConnection } from '@nats-io/nats-core';
 import {
   NatsRole,
-  bucketPrefix,
-  bucketStream,
+  createBuckets,
   connectNats,
   createLogger,
   ensureBuckets,
@@ -293,11 +291,9 @@ async function isReady(url: string): Promise<boolean> {
 async function attachedHooks(url: string, env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<SensorStatus['hooks'] | undefined> {
   const nc = await connectAdmin(url, env, signal);
   try {
-    const manager = await jetstreamManager(nc, { checkAPI: false });
-    const message = await manager.streams.getMessage(bucketStream(BUCKETS.sensors.name), {
-      last_by_subj: `${bucketPrefix(BUCKETS.sensors.name)}>`,
-    });
-    return message?.json<SensorStatus>().hooks;
+    const buckets = await createBuckets({ nc, logger: createLogger({ name: 'up', level: 'silent' }) });
+    const statuses = await buckets.open(BUCKETS.sensors, sensorStatusCodec).snapshot();
+    return [...statuses.values()].sort((a, b) => b.revision - a.revision)[0]?.value.hooks;
   } finally {
     await nc.close();
   }
