@@ -11,27 +11,34 @@ export interface ApiClient {
    * @throws {TidegateError} API_UNREACHABLE, API_REFUSED
    */
   get<Answer>(path: string, query?: Query): Promise<Answer>;
+  /** @throws {TidegateError} API_UNREACHABLE, API_REFUSED */
+  delete<Answer>(path: string): Promise<Answer>;
 }
 
 /** Longest wait for an answer. Searches come in pages, each bounded on the server. */
 const REQUEST_TIMEOUT_MS = 60_000;
 
 export function createApiClient(url: string, signal: AbortSignal): ApiClient {
+  const ask = async <Answer>(method: string, path: string, query: Query): Promise<Answer> => {
+    let response: Response;
+    let body: string;
+    try {
+      response = await fetch(apiUrl(url, path, query), {
+        method,
+        signal: AbortSignal.any([signal, AbortSignal.timeout(REQUEST_TIMEOUT_MS)]),
+      });
+      body = await response.text();
+    } catch (error) {
+      if (signal.aborted) throw error;
+      throw unreachable(url, error);
+    }
+    if (!response.ok) throw refusal(response.status, body);
+    return JSON.parse(body) as Answer;
+  };
   return {
     url,
-    async get<Answer>(path: string, query: Query = {}): Promise<Answer> {
-      let response: Response;
-      let body: string;
-      try {
-        response = await fetch(apiUrl(url, path, query), { signal: AbortSignal.any([signal, AbortSignal.timeout(REQUEST_TIMEOUT_MS)]) });
-        body = await response.text();
-      } catch (error) {
-        if (signal.aborted) throw error;
-        throw unreachable(url, error);
-      }
-      if (!response.ok) throw refusal(response.status, body);
-      return JSON.parse(body) as Answer;
-    },
+    get: (path, query = {}) => ask('GET', path, query),
+    delete: path => ask('DELETE', path, {}),
   };
 }
 

@@ -48,6 +48,20 @@ export interface CommandOptions {
   flag(name: string): boolean;
 }
 
+/** Commands of two words. */
+export interface CommandGroup {
+  name: string;
+  summary: string;
+  commands: readonly CommandSpec[];
+}
+
+/** Adds the group's commands to the program. */
+export function addGroup(program: Command, group: CommandGroup, context: CommandContext, end: (code: ExitCode) => void): void {
+  const examples = group.commands.flatMap(command => command.examples);
+  const parent = program.command(group.name).summary(group.summary).description(group.summary).addHelpText('after', examplesText(examples));
+  for (const spec of group.commands) addCommand(parent, spec, context, end);
+}
+
 /** Adds a command to the program. `end` is called with its exit status. */
 export function addCommand(program: Command, spec: CommandSpec, context: CommandContext, end: (code: ExitCode) => void): void {
   const command = program
@@ -59,13 +73,14 @@ export function addCommand(program: Command, spec: CommandSpec, context: Command
     .allowUnknownOption()
     .allowExcessArguments()
     .addHelpText('after', examplesText(spec.examples));
+  const fullName = [program.parent && program.name(), spec.name].filter(Boolean).join(' ');
   if (spec.argument) command.argument(`[${spec.argument.name}]`, spec.argument.description);
   for (const option of spec.options) command.addOption(option);
   command.action(async () => {
     const faults = createOptionFaults();
     const words = command.args.filter(word => !/^-./.test(word));
     const unknown = command.args.filter(word => /^-./.test(word));
-    for (const word of unknown) faults.add(word.split('=')[0]!, `an option of \`tidegate ${spec.name} --help\``, word);
+    for (const word of unknown) faults.add(word.split('=')[0]!, `an option of \`tidegate ${fullName} --help\``, word);
     // A word after an unknown option may be its value.
     const most = spec.argument ? 1 : 0;
     if (unknown.length === 0) for (const word of words.slice(most)) faults.add('argument', most === 0 ? 'none' : 'one only', word);

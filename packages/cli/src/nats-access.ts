@@ -9,6 +9,7 @@ import {
   connectNats,
   createLogger,
   hasErrorCode,
+  readEverything,
   roleInboxPrefix,
   rolePermissions,
   type NatsUser,
@@ -40,7 +41,7 @@ export function embeddedNatsUsers(passwords: Readonly<Record<NatsRole, string>>)
     {
       user: CONSUMER_USER,
       password: randomBytes(24).toString('base64url'),
-      permissions: { publish: rolePermissions(NatsRole.api).publish, subscribe: { allow: ['_INBOX.>'] } },
+      permissions: { publish: { allow: readEverything() }, subscribe: { allow: ['_INBOX.>'] } },
     },
   ];
 }

@@ -1,10 +1,11 @@
 /** All commands, and how their failures are told. */
 import { Command, CommanderError } from 'commander';
 import { TidegateError } from '@tidegate/runtime';
-import { ExitCode, addCommand, type CommandContext, type CommandSpec } from './command.ts';
+import { ExitCode, addCommand, addGroup, type CommandContext, type CommandSpec } from './command.ts';
 import { auditCommand } from './commands/audit.ts';
 import { captureCommand } from './commands/capture.ts';
 import { eventsCommand } from './commands/events.ts';
+import { nodeCommands } from './commands/node.ts';
 import { playCommand } from './commands/play.ts';
 import { statusCommand } from './commands/status.ts';
 import { treeCommand } from './commands/tree.ts';
@@ -40,6 +41,9 @@ export async function runProgram(argv: readonly string[], context: CommandContex
       exitCode = code;
     });
   }
+  addGroup(program, nodeCommands, context, code => {
+    exitCode = code;
+  });
   if (argv.length <= 2) {
     await context.print(helpOf(program));
     return ExitCode.ok;

@@ -5,6 +5,8 @@ import { test } from 'node:test';
 import {
   BUCKETS,
   EventBatch,
+  nodeKey,
+  sensorStatusCodec,
   STREAMS,
   decodeBatch,
   eventSubject,
@@ -14,6 +16,7 @@ import {
   type EventJson,
 } from '@tidegate/contracts';
 import {
+  createBuckets,
   createPublisher,
   createStreamReaders,
   connectNats,
@@ -23,7 +26,7 @@ import {
   type StreamMessage,
 } from '@tidegate/runtime';
 import type { NatsConnection } from '@nats-io/nats-core';
-import { createHost, startNatsServer, waitFor, type Host } from '@tidegate/testkit';
+import { createHost, startNatsServer, testLogger, waitFor, type Host } from '@tidegate/testkit';
 import { REPOSITORY, cleanEnvironment, freePorts, runCommand, startCommand } from './command-runner.ts';
 import { execId, rawMessage, sampleBatch, type SampleBatch } from './sample-batches.ts';
 
@@ -105,7 +108,15 @@ test('every fault of a command line is told at once, and the exit status is 2', 
 });
 
 test('help and version are no failures, and without arguments there is help with examples', async () => {
-  for (const args of [[], ['--help'], ['events', '--help'], ['up', '--help'], ['audit', '--help']]) {
+  for (const args of [
+    [],
+    ['--help'],
+    ['node', '--help'],
+    ['node', 'remove', '--help'],
+    ['events', '--help'],
+    ['up', '--help'],
+    ['audit', '--help'],
+  ]) {
     const { code, stdout } = await runCommand(args);
     assert.equal(code, 0);
     assert.match(stdout, /Examples:\n {2}\$ tidegate /);
@@ -330,6 +341,48 @@ test('tree: by exec_id and by pid, with what it started', async () => {
   }
   const unknown = await runCommand(['tree', '--api', url, '4000000']);
   assert.deepEqual([unknown.code, /no process with this pid/.test(unknown.stderr)], [2, true]);
+});
+
+test('node: lists nodes, removes one that is silent, and says why it does not remove others', { timeout: 60_000 }, async () => {
+  await using bench = await createBench();
+  const { url } = await startApi(bench, await freePorts(1));
+  const buckets = await createBuckets({ nc: bench.nc, logger: testLogger() });
+  const time = new Date().toISOString();
+  const spool = { bytes: 0, batches: 0, maxBytes: 0 };
+  const counts = { events: 9, lastSequence: 1_234, lost: {}, spool, hooks: [], recorded: false };
+  const status = { node: 'old', boot: 'b', version: '1', kernel: '6', startedAt: time, reportedAt: time, ...counts };
+  await buckets.open(BUCKETS.sensors, sensorStatusCodec).put(nodeKey('old'), status);
+
+  const list = await runCommand(['node', 'list', '--api', url]);
+  assert.deepEqual([list.code, list.stdout.trimEnd()], [0, 'old  up        1,234 events']);
+  const busy = await runCommand(['node', 'remove', 'old', '--api', url]);
+  assert.equal(busy.code, 2);
+  assert.match(busy.stderr, /the sensor of this node reported at .*409 NODE_REPORTING/);
+  const unknown = await runCommand(['node', 'remove', 'no such/node', '--api', url]);
+  assert.equal(unknown.code, 2);
+  assert.match(unknown.stderr, /no node no such\/node is known .*404 NODE_NOT_FOUND/);
+  const wrong = await runCommand(['node', 'remove', '--nonsense', '--api', 'x']);
+  assert.equal(wrong.code, 2);
+  for (const field of ['--nonsense', '<name>', '--api']) assert.match(wrong.stderr, new RegExp(`${field}[,:] expected .*, got `));
+
+  const removed = await waitFor(
+    async () => {
+      const done = await runCommand(['node', 'remove', 'old', '--api', url]);
+      return done.code === 0 && done;
+    },
+    { what: 'the node to be silent', timeoutMs: 30_000 },
+  );
+  assert.equal(removed.stdout, 'old has left; a node of this name would go on behind number 1234\n');
+  assert.equal((await runCommand(['node', 'list', '--api', url])).stdout, '');
+  const all = JSON.parse((await runCommand(['node', 'list', '--all', '--api', url, '-o', 'json'])).stdout) as {
+    node: string;
+    state: string;
+  }[];
+  assert.deepEqual(
+    all.map(({ node, state }) => [node, state]),
+    [['old', 'left']],
+  );
+  assert.match((await runCommand(['status', '--api', url])).stdout, /no sensor has reported/);
 });
 
 test('status: 1 and the reasons when something is wrong', async () => {

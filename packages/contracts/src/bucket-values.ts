@@ -36,6 +36,8 @@ export interface EnricherMember {
 export interface EnricherCursor {
   /** Of RAW: all outputs of this message and of those before are stored. */
   streamSequence: number;
+  /** When RAW stored that message, milliseconds since 1970; 0: none is done yet. */
+  storedAtMs: number;
   /** Of the node's last batch. */
   batch: number;
   boot: string;
@@ -47,5 +49,5 @@ export interface EnricherCursor {
 
 export const enricherMemberCodec = jsonCodec(object<EnricherMember>({ startedAt: text }));
 export const enricherCursorCodec = jsonCodec(
-  object<EnricherCursor>({ streamSequence: count, batch: count, boot: text, lastSequence: count, owner: text }),
+  object<EnricherCursor>({ streamSequence: count, storedAtMs: count, batch: count, boot: text, lastSequence: count, owner: text }),
 );

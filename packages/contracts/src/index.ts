@@ -6,6 +6,7 @@ export * from './event-headers.ts';
 export * from './event-json.ts';
 export * from './keys.ts';
 export * from './kinds.ts';
+export * from './nodes.ts';
 export type { Exact64 } from './protobuf-numbers.ts';
 export * from './raw-headers.ts';
 export * from './schema.ts';

@@ -30,6 +30,11 @@ export const count = leaf<number>('a whole number', value => Number.isSafeIntege
 /** RFC 3339. */
 export const time = leaf<string>('a time', value => typeof value === 'string' && !Number.isNaN(Date.parse(value)));
 
+/** One of some words. */
+export function choice<Word extends string>(words: readonly Word[]): Shape<Word> {
+  return leaf<Word>(`one of ${words.join(', ')}`, value => (words as readonly unknown[]).includes(value));
+}
+
 export function list<Value>(of: Shape<Value>): Shape<Value[]> {
   return (value, path, faults) => {
     if (Array.isArray(value)) value.forEach((each, i) => of(each, `${path}[${i}]`, faults));

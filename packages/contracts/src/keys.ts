@@ -14,6 +14,13 @@ export function nodeKey(node: string): string {
   return subjectToken(node);
 }
 
+/** What keys of KV `nodes` begin with that are of nodes which have left; a subject token follows. No token holds a dot. */
+export const LEFT_PREFIX = 'left.';
+
+export function leftNodeKey(node: string): string {
+  return LEFT_PREFIX + nodeKey(node);
+}
+
 /** What the keys of KV `enrichers` begin with; a subject token follows. */
 export const MEMBER_PREFIX = 'member.';
 export const CURSOR_PREFIX = 'cursor.';

@@ -70,9 +70,9 @@ export const BUCKETS = {
   /** Key `<node token>.<pod uid>`, value tidegate.v1.Pod. Written by the gateway. */
   pods: { name: 'pods', description: 'Pods, as the enricher splices them', ttlMs: 0, storage: 'file' },
   /** Key `<ip token>`, value tidegate.v1.Destination. Written by the gateway. */
-  destinations: { name: 'services', description: 'What addresses of pods and services belong to', ttlMs: 0, storage: 'file' },
-  /** Key `<node token>`, value JSON. Written by the gateway. */
-  nodes: { name: 'nodes', description: 'Nodes of the cluster', ttlMs: 0, storage: 'file' },
+  destinations: { name: 'destinations', description: 'What addresses of pods and services belong to', ttlMs: 0, storage: 'file' },
+  /** Key `<node token>`, value JSON ClusterNode, written by the gateway; key `left.<node token>`, value JSON LeftNode, by who says that it has left. */
+  nodes: { name: 'nodes', description: 'Nodes of the cluster, and nodes that have left', ttlMs: 0, storage: 'file' },
   /** Key `<node token>`, value JSON SensorStatus. Written by the node's sensor. */
   sensors: { name: 'sensors', description: 'State of each node sensor', ttlMs: 0, storage: 'file' },
   /** Key `member.<enricher>` and `cursor.<node token>`, value JSON. Written by the enrichers. */

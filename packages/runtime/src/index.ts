@@ -7,6 +7,7 @@ export * from './metrics.ts';
 export * from './nats-permissions.ts';
 export * from './nats-server.ts';
 export * from './nats.ts';
+export * from './node-registry.ts';
 export * from './publisher.ts';
 export * from './service-nats.ts';
 export * from './shutdown.ts';

@@ -1,4 +1,4 @@
-import { BUCKETS, DEAD_LETTER_PREFIX, EVENTS_PREFIX, RAW_PREFIX, STREAMS, nodeKey, subjectToken } from '@tidegate/contracts';
+import { BUCKETS, DEAD_LETTER_PREFIX, EVENTS_PREFIX, LEFT_PREFIX, RAW_PREFIX, STREAMS, nodeKey, subjectToken } from '@tidegate/contracts';
 import { bucketPrefix, bucketStream } from './stream-setup.ts';
 
 /**
@@ -20,6 +20,8 @@ export interface NatsPermissions {
   subscribe: { allow: string[] };
 }
 
+const LEFT_NODES = `${bucketPrefix(BUCKETS.nodes.name)}${LEFT_PREFIX}*`;
+
 /**
  * The inbox prefix a role connects with.
  * @param node for sensors, the node's name
@@ -38,7 +40,12 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
     case 'sensor': {
       const rawSubject = `${RAW_PREFIX}.${node === undefined ? '*' : subjectToken(node)}`;
       const status = `${bucketPrefix(BUCKETS.sensors.name)}${node === undefined ? '*' : nodeKey(node)}`;
-      const reads = [`${STREAMS.raw.name}.${rawSubject}`, `${bucketStream(BUCKETS.sensors.name)}.${status}`];
+      const left = `${bucketPrefix(BUCKETS.nodes.name)}${LEFT_PREFIX}${node === undefined ? '*' : nodeKey(node)}`;
+      const reads = [
+        `${STREAMS.raw.name}.${rawSubject}`,
+        `${bucketStream(BUCKETS.sensors.name)}.${status}`,
+        `${bucketStream(BUCKETS.nodes.name)}.${left}`,
+      ];
       return allow([rawSubject, status, ...reads.map(subject => `$JS.API.DIRECT.GET.${subject}`)], [inbox]);
     }
     case 'enricher':
@@ -47,6 +54,7 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
           ...readStream(STREAMS.raw.name),
           ...[BUCKETS.pods, BUCKETS.destinations, BUCKETS.nodes, BUCKETS.sensors].flatMap(bucket => readStream(bucketStream(bucket.name))),
           ...writeBucket(BUCKETS.enrichers.name),
+          LEFT_NODES,
           `$JS.API.STREAM.INFO.${STREAMS.events.name}`,
           `$JS.API.DIRECT.GET.${STREAMS.events.name}.>`,
           `${EVENTS_PREFIX}.>`,
@@ -62,18 +70,13 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
             ...writeBucket(bucket.name),
             `$JS.API.STREAM.PURGE.${bucketStream(bucket.name)}`,
           ]),
-          ...readStream(bucketStream(BUCKETS.sensors.name)),
+          ...writeBucket(BUCKETS.sensors.name),
         ],
         [inbox],
       );
     case 'api':
-      return allow(
-        [
-          ...Object.values(STREAMS).flatMap(stream => readStream(stream.name)),
-          ...Object.values(BUCKETS).flatMap(bucket => readStream(bucketStream(bucket.name))),
-        ],
-        [inbox],
-      );
+      // Writes only that a node has left.
+      return allow([...readEverything(), LEFT_NODES, `${bucketPrefix(BUCKETS.sensors.name)}*`], [inbox]);
     case 'setup':
       return allow(
         [...Object.values(STREAMS).map(stream => stream.name), ...Object.values(BUCKETS).map(bucket => bucketStream(bucket.name))].flatMap(
@@ -84,6 +87,13 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
     case 'admin':
       return allow(['>'], ['>']);
   }
+}
+
+/** What a consumer of one's own may publish: all it takes to read streams and buckets, and nothing else. */
+export function readEverything(): string[] {
+  return [...Object.values(STREAMS).map(({ name }) => name), ...Object.values(BUCKETS).map(({ name }) => bucketStream(name))].flatMap(
+    readStream,
+  );
 }
 
 /** What reading a stream takes: its state, consumers of one's own, acks, and messages by number or subject. */

@@ -48,6 +48,9 @@ for (const version of ['new', 'debian'] as const) {
     const statusOf = (token: string) => sensor.request(`$JS.API.DIRECT.GET.KV_sensors.$KV.sensors.${token}`, undefined, { timeout: 500 });
     assert.equal((await statusOf('node-1_example')).headers?.code, 404);
     await assert.rejects(statusOf('node-2'), "a sensor reads no other sensor's state");
+    const leftOf = (token: string) => sensor.request(`$JS.API.DIRECT.GET.KV_nodes.$KV.nodes.left.${token}`, undefined, { timeout: 500 });
+    assert.equal((await leftOf('node-1_example')).headers?.code, 404);
+    await assert.rejects(leftOf('node-2'), 'nor what another node left');
     await publisher.close();
 
     const enricher = await connectAs(host, server, 'enricher');
@@ -71,6 +74,6 @@ for (const version of ['new', 'debian'] as const) {
     await (await new Kvm(gateway).open(BUCKETS.pods.name)).put('n1.uid', 'x');
     const api = await connectAs(host, server, 'api');
     assert.equal((await (await new Kvm(api).open(BUCKETS.pods.name)).get('n1.uid'))?.string(), 'x');
-    await assert.rejects((await new Kvm(api).open(BUCKETS.pods.name)).put('n1.uid', 'y', { timeout: 500 }), 'the API writes nothing');
+    await assert.rejects((await new Kvm(api).open(BUCKETS.pods.name)).put('n1.uid', 'y', { timeout: 500 }), 'the API writes no pods');
   });
 }

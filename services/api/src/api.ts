@@ -3,7 +3,7 @@ import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import websocket from '@fastify/websocket';
 import type { NatsConnection } from '@nats-io/nats-core';
-import { createBuckets, createStreamReaders, malformedEntries, serverAtLeast, type Logger } from '@tidegate/runtime';
+import { createBuckets, createNodeRegistry, createStreamReaders, malformedEntries, serverAtLeast, type Logger } from '@tidegate/runtime';
 import fastify, { LogController, type FastifyInstance } from 'fastify';
 import { createApiMetrics, type ApiMetrics } from './api-metrics.ts';
 import { ApiError, toApiError } from './errors.ts';
@@ -11,6 +11,7 @@ import { registerEventRoutes } from './event-routes.ts';
 import { createHistory } from './history.ts';
 import { createLiveFeeds } from './live-feed.ts';
 import { Close, registerLiveRoute } from './live-route.ts';
+import { registerNodeRoutes } from './node-routes.ts';
 import { registerPageRoutes } from './page-routes.ts';
 import { registerProcessRoutes } from './process-routes.ts';
 import { createProcessTrees } from './process-tree.ts';
@@ -66,6 +67,7 @@ export async function createApi({
     metrics.unreadableMessages.inc();
     logger.warn({ streamSequence: message.sequence }, 'a message of EVENTS is no event batch');
   };
+  const registry = createNodeRegistry(buckets);
   const canFilterSeveral = () => serverAtLeast(nc, SEVERAL_FILTERS_SINCE);
   const history = createHistory({ readers, canFilterSeveral, onUnreadable });
   const feeds = createLiveFeeds({ readers, logger, onUnreadable });
@@ -97,7 +99,8 @@ export async function createApi({
     registerEventRoutes(routes, history, slots);
     registerLiveRoute(routes, { readers, feeds, canFilterSeveral, maxClients: maxLiveClients, metrics, logger });
     registerProcessRoutes(routes, createProcessTrees(history, readers.manager), slots);
-    registerStatusRoutes(routes, nc, createStatusReader(nc, readers, buckets), metrics);
+    registerStatusRoutes(routes, nc, createStatusReader(nc, readers, registry, buckets), metrics);
+    registerNodeRoutes(routes, registry);
     registerPageRoutes(routes);
   });
   const url = await app.listen({ host, port });
@@ -127,6 +130,7 @@ const DESCRIPTION = {
   tags: [
     { name: 'events', description: 'History and live feed' },
     { name: 'processes', description: 'Process trees' },
+    { name: 'nodes', description: 'Nodes that report, and that have left' },
     { name: 'status', description: 'State, health and metrics' },
   ],
 };

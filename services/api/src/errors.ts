@@ -6,6 +6,8 @@ export const ApiErrorCatalogue = {
   ORIGIN_NOT_ALLOWED: { status: 403, meaning: 'A page of another site sent the request.' },
   NOT_FOUND: { status: 404, meaning: 'There is nothing at this path.' },
   PROCESS_NOT_FOUND: { status: 404, meaning: 'No event of this process was found in what was searched.' },
+  NODE_NOT_FOUND: { status: 404, meaning: 'No node of this name is known.' },
+  NODE_REPORTING: { status: 409, meaning: 'The sensor of the node runs and would bring the node back; end it first.' },
   CURSOR_EXPIRED: { status: 410, meaning: 'The stream has discarded the events at which the cursor points; begin anew.' },
   HOST_NOT_ALLOWED: { status: 421, meaning: 'The Host header names a host that this API does not serve (DNS rebinding).' },
   UPGRADE_REQUIRED: { status: 426, meaning: 'The path is a WebSocket, and the request is none.' },

@@ -4,7 +4,7 @@ import { Type } from 'typebox';
 import type { ApiMetrics } from './api-metrics.ts';
 import { parametersSchema, parseParameters } from './parameters.ts';
 import { errorResponses } from './response-schemas.ts';
-import type { StatusReader } from './status.ts';
+import { LAG_PROBLEM_MS, type StatusReader } from './status.ts';
 
 const Open = { additionalProperties: true } as const;
 
@@ -19,6 +19,9 @@ const StatusSchema = Type.Object({
       node: Type.String(),
       owner: Type.String(),
       events: Type.Integer({ description: 'In RAW and not yet in EVENTS.' }),
+      waiting_seconds: Type.Number({
+        description: `How long the oldest of them has been in RAW; up to ${LAG_PROBLEM_MS / 1000} s at most so long, beyond it is a problem.`,
+      }),
       raw_last_sequence: Type.Integer(),
       enriched_last_sequence: Type.Integer(),
     }),

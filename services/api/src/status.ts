@@ -1,4 +1,4 @@
-/** What the installation is doing, read from NATS when asked: KV `sensors` and `enrichers`, and the streams. */
+/** What the installation is doing, read from NATS when asked: KV `sensors`, `nodes` and `enrichers`, and the streams. */
 import {
   BUCKETS,
   CURSOR_PREFIX,
@@ -9,7 +9,6 @@ import {
   enricherCursorCodec,
   enricherMemberCodec,
   parseSequences,
-  sensorStatusCodec,
   tokenName,
   type EnricherCursor,
   type EnricherMember,
@@ -17,7 +16,14 @@ import {
 } from '@tidegate/contracts';
 import { JetStreamApiError } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
-import type { Buckets, PresentEntry, ReadBucket, StreamMessage, StreamReaders } from '@tidegate/runtime';
+import {
+  type Buckets,
+  type NodeRegistry,
+  type PresentEntry,
+  type ReadBucket,
+  type StreamMessage,
+  type StreamReaders,
+} from '@tidegate/runtime';
 
 export interface SensorReport {
   node: string;
@@ -62,6 +68,8 @@ export interface LagReport {
   owner: string;
   /** Sequence numbers of the node that are in RAW and not yet in EVENTS. */
   events: number;
+  /** How long the oldest of them has been in RAW; while that is under LAG_PROBLEM_MS, at most so long. Of nodes beyond the MAX_LOOKED_UP furthest behind, at least. */
+  waiting_seconds: number;
   raw_last_sequence: number;
   enriched_last_sequence: number;
 }
@@ -81,21 +89,26 @@ export interface StatusReader {
   read(): Promise<StatusReport>;
 }
 
-/** Three reports of a sensor missed. */
-export const SENSOR_STALE_MS = 15_000;
 /** As the enrichers count it among themselves. */
 const ENRICHER_DEAD_MS = 4_000;
-/** Beyond, lag is a problem and not the events on their way. Cursors are written once a second. */
-const LAG_PROBLEM_MS = 10_000;
+/**
+ * An event that has waited longer for an enricher is a problem and not one on its way: cursors are written once a second, and a dead enricher's nodes have
+ * another after some 5 s. How many wait says little: 46,000 are half a second of a storm, or a quiet node that nobody reads.
+ */
+export const LAG_PROBLEM_MS = 10_000;
+/** Nodes far behind of which the first event that waits is looked up in RAW. */
+const MAX_LOOKED_UP = 50;
+/** Nodes that one problem names. */
+const MAX_NAMED = 10;
 /** A report serves all that ask within this. */
 const REPORT_AGE_MS = 1_000;
 const STREAM_NOT_FOUND = 10059;
 
-export function createStatusReader(nc: NatsConnection, readers: StreamReaders, buckets: Buckets): StatusReader {
+export function createStatusReader(nc: NatsConnection, readers: StreamReaders, registry: NodeRegistry, buckets: Buckets): StatusReader {
   const sources: Sources = {
     nc,
     readers,
-    sensors: buckets.open(BUCKETS.sensors, sensorStatusCodec),
+    registry,
     members: buckets.open(BUCKETS.enrichers, enricherMemberCodec),
     cursors: buckets.open(BUCKETS.enrichers, enricherCursorCodec),
   };
@@ -116,46 +129,50 @@ export function createStatusReader(nc: NatsConnection, readers: StreamReaders, b
 interface Sources {
   nc: NatsConnection;
   readers: StreamReaders;
-  sensors: ReadBucket<SensorStatus>;
+  registry: NodeRegistry;
   members: ReadBucket<EnricherMember>;
   cursors: ReadBucket<EnricherCursor>;
 }
 
-async function readReport({ nc, readers, ...buckets }: Sources): Promise<StatusReport> {
-  const [streams, sensorEntries, members, cursors, rawHeads] = await Promise.all([
+async function readReport({ nc, readers, registry, ...buckets }: Sources): Promise<StatusReport> {
+  const [streams, nodes, members, cursors, rawHeads] = await Promise.all([
     Promise.all(Object.values(STREAMS).map(({ name }) => streamReport(name, readers))),
-    buckets.sensors.snapshot(),
+    registry.list(),
     buckets.members.snapshot(`${MEMBER_PREFIX}*`),
     buckets.cursors.snapshot(`${CURSOR_PREFIX}*`),
     lastOnRaw(readers),
   ]);
   const nowMs = Date.now();
-  const sensors = [...sensorEntries.values()].map(entry => sensorReport(entry, nowMs));
+  const sensors = nodes.flatMap(({ sensor, isSilent, left }) => (sensor && !left ? sensorReport(sensor, isSilent) : []));
   const enrichers = [...members.values()].map(entry => enricherReport(entry, nowMs));
-  const lags = [...rawHeads].flatMap(([token, head]) => lagReport(token, head, cursors.get(CURSOR_PREFIX + token)?.value) ?? []);
+  const lags = await lagReports(rawHeads, cursors, readers, nowMs);
   const known = streams.flatMap(stream => stream ?? []);
   const report = {
     time: new Date(nowMs).toISOString(),
     nats: { version: nc.info?.version ?? '', server: nc.getServer() },
-    sensors: sensors.sort((a, b) => (a.node < b.node ? -1 : 1)),
+    sensors,
     streams: known,
     enrichers,
     lag: lags.sort((a, b) => (a.node < b.node ? -1 : 1)),
   };
-  const oldHeads = new Set(
-    [...rawHeads].filter(([, head]) => nowMs - storedAtMs(head) > LAG_PROBLEM_MS).map(([token]) => tokenName(token)),
-  );
-  return { ...report, problems: problemsOf(report, oldHeads) };
+  const withoutSensor = nodes.filter(({ sensor, cluster }) => cluster && !sensor).map(({ node }) => node);
+  return { ...report, problems: problemsOf(report, withoutSensor) };
 }
 
-function problemsOf({ sensors, streams, enrichers, lag }: Omit<StatusReport, 'problems'>, oldHeads: ReadonlySet<string>): string[] {
+function problemsOf({ sensors, streams, enrichers, lag }: Omit<StatusReport, 'problems'>, withoutSensor: readonly string[]): string[] {
   const names = streams.map(stream => stream.name);
   return [
     ...Object.values(STREAMS)
       .filter(({ name }) => !names.includes(name))
       .map(({ name }) => `stream ${name} does not exist`),
     ...(sensors.length === 0 ? ['no sensor has reported'] : []),
-    ...sensors.filter(sensor => sensor.stale).map(sensor => `sensor of ${sensor.node} has not reported since ${sensor.reported_at}`),
+    ...(withoutSensor.length > 0 ? [`no sensor has reported from ${namesText(withoutSensor)} of the cluster`] : []),
+    ...sensors
+      .filter(sensor => sensor.stale)
+      .map(
+        sensor =>
+          `sensor of ${sensor.node} has not reported since ${sensor.reported_at}; if the node is gone for good: tidegate node remove ${sensor.node}`,
+      ),
     ...sensors.flatMap(sensor =>
       sensor.hooks
         .filter(hook => !hook.attached)
@@ -166,9 +183,14 @@ function problemsOf({ sensors, streams, enrichers, lag }: Omit<StatusReport, 'pr
       .map(sensor => `sensor of ${sensor.node} holds ${sensor.spool.batches} batches in its spool`),
     ...(enrichers.some(enricher => enricher.alive) ? [] : ['no enricher is alive']),
     ...lag
-      .filter(({ node, events }) => events > 0 && oldHeads.has(node))
-      .map(({ node, events }) => `${events} events of ${node} wait for an enricher`),
+      .filter(({ waiting_seconds }) => waiting_seconds * 1000 > LAG_PROBLEM_MS)
+      .map(({ node, events, waiting_seconds }) => `${events} events of ${node} wait for an enricher, the oldest for ${waiting_seconds} s`),
   ];
+}
+
+function namesText(nodes: readonly string[]): string {
+  const named = nodes.slice(0, MAX_NAMED).join(', ');
+  return nodes.length === 1 ? `node ${named}` : `${nodes.length} nodes (${named}${nodes.length > MAX_NAMED ? ', …' : ''})`;
 }
 
 /** undefined: there is no such stream. */
@@ -205,7 +227,7 @@ async function lastOnRaw(readers: StreamReaders): Promise<Map<string, StreamMess
   return heads;
 }
 
-function sensorReport({ value, writtenAtMs }: PresentEntry<SensorStatus>, nowMs: number): SensorReport {
+function sensorReport({ value }: PresentEntry<SensorStatus>, isSilent: boolean): SensorReport {
   const { node, boot, version, kernel, startedAt, reportedAt, hooks, events, lastSequence, lost, spool, recorded } = value;
   return {
     node,
@@ -214,7 +236,7 @@ function sensorReport({ value, writtenAtMs }: PresentEntry<SensorStatus>, nowMs:
     kernel,
     started_at: startedAt,
     reported_at: reportedAt,
-    stale: nowMs - writtenAtMs > SENSOR_STALE_MS,
+    stale: isSilent,
     recorded,
     hooks: hooks.map(({ hook, program, attached, error }) => ({ hook, program, attached, ...(error !== undefined && { error }) })),
     events,
@@ -232,17 +254,68 @@ function enricherReport({ key, writtenAtMs }: PresentEntry<EnricherMember>, nowM
   };
 }
 
-function lagReport(token: string, head: StreamMessage, cursor: EnricherCursor | undefined): LagReport | undefined {
-  const sequences = parseSequences(head.headers?.get(RawHeader.sequences) ?? '');
-  if (!sequences) return undefined;
-  const { lastSequence = 0, owner = '' } = cursor ?? {};
+/** How far behind each node's events are that RAW has. What is no batch is left out. */
+async function lagReports(
+  heads: ReadonlyMap<string, StreamMessage>,
+  cursors: ReadonlyMap<string, PresentEntry<EnricherCursor>>,
+  readers: StreamReaders,
+  nowMs: number,
+): Promise<LagReport[]> {
+  const lags = [...heads].flatMap(([token, head]) => {
+    const sequences = parseSequences(head.headers?.get(RawHeader.sequences) ?? '');
+    const cursor = cursors.get(CURSOR_PREFIX + token)?.value;
+    return sequences ? [lagOf(tokenName(token), head, sequences.last, cursor, nowMs)] : [];
+  });
+  // Of a node that is quiet, or left behind, the first that waits is much younger than the last that is done: it is looked up.
+  const suspects = lags.filter(lag => lag.waitsAfter !== undefined).sort((a, b) => b.report.events - a.report.events);
+  for (const { report, head } of suspects) report.waiting_seconds = secondsSince(storedAtMs(head), nowMs);
+  await Promise.all(
+    suspects.slice(0, MAX_LOOKED_UP).map(async ({ report, head, waitsAfter }) => {
+      const first = await firstStoredAtMs(readers, head.subject, waitsAfter! + 1);
+      if (first !== undefined) report.waiting_seconds = secondsSince(first, nowMs);
+    }),
+  );
+  return lags.map(({ report }) => report);
+}
+
+interface Lag {
+  report: LagReport;
+  head: StreamMessage;
+  /** Place in RAW behind which something waits, for how long is not known yet. */
+  waitsAfter: number | undefined;
+}
+
+function lagOf(node: string, head: StreamMessage, rawLast: number, cursor: EnricherCursor | undefined, nowMs: number): Lag {
+  const { lastSequence = 0, streamSequence = 0, storedAtMs: doneAtMs = 0, owner = '' } = cursor ?? {};
+  const isBehind = head.streamSequence > streamSequence;
+  const isRecent = nowMs - doneAtMs <= LAG_PROBLEM_MS;
   return {
-    node: tokenName(token),
-    owner,
-    events: Math.max(0, sequences.last - lastSequence),
-    raw_last_sequence: sequences.last,
-    enriched_last_sequence: lastSequence,
+    head,
+    waitsAfter: isBehind && !isRecent ? streamSequence : undefined,
+    report: {
+      node,
+      owner,
+      events: Math.max(0, rawLast - lastSequence),
+      waiting_seconds: isBehind ? secondsSince(doneAtMs, nowMs) : 0,
+      raw_last_sequence: rawLast,
+      enriched_last_sequence: lastSequence,
+    },
   };
+}
+
+/** When the first message of a node from a place in RAW on was stored. undefined: there is none any more. */
+async function firstStoredAtMs(readers: StreamReaders, subject: string, streamSequence: number): Promise<number | undefined> {
+  const reader = readers.open({ stream: STREAMS.raw.name, start: { streamSequence }, subjects: [subject], headersOnly: true });
+  try {
+    for await (const message of reader.read({ follow: false })) return storedAtMs(message);
+    return undefined;
+  } finally {
+    reader.close();
+  }
+}
+
+function secondsSince(timeMs: number, nowMs: number): number {
+  return Math.max(0, Math.round((nowMs - timeMs) / 100) / 10);
 }
 
 function storedAtMs({ timeNs }: StreamMessage): number {

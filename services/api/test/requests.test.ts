@@ -110,7 +110,7 @@ interface OpenApi {
   paths: Record<
     string,
     {
-      get: {
+      get?: {
         summary?: string;
         parameters?: { name: string; in: string; example?: string; examples?: Record<string, { value: string }>; description?: string }[];
       };
@@ -127,6 +127,8 @@ test('the OpenAPI document is valid, and its examples answer', async () => {
   assert.deepEqual(Object.keys(document.paths).toSorted(), [
     '/api/v1/events',
     '/api/v1/events/live',
+    '/api/v1/nodes',
+    '/api/v1/nodes/{node}',
     '/api/v1/processes',
     '/api/v1/processes/{exec_id}',
     '/api/v1/status',
@@ -137,6 +139,7 @@ test('the OpenAPI document is valid, and its examples answer', async () => {
   const { exec_id: execId } = (await fixture.get('/api/v1/events?limit=1')).body.events[0].process;
   let tried = 0;
   for (const [path, { get }] of Object.entries(document.paths)) {
+    if (!get) continue;
     assert.ok(get.summary, path);
     const parameters = (get.parameters ?? []).filter(parameter => parameter.in === 'query');
     const required = path === '/api/v1/processes' ? 'pid=7&' : '';

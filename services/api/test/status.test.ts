@@ -56,7 +56,7 @@ for (const version of ['new', 'debian'] as const) {
     await js.publish(rawSubject(NODE), 'x', { headers: sequences });
     await enrichers.put(
       enricherCursorKey(NODE),
-      JSON.stringify({ streamSequence: 1, batch: 1, boot: 'b', lastSequence: 100, owner: 'e1' }),
+      JSON.stringify({ streamSequence: 1, storedAtMs: Date.now(), batch: 1, boot: 'b', lastSequence: 100, owner: 'e1' }),
     );
     // An enricher lives as long as it says so.
     const body = await waitFor(
@@ -75,7 +75,9 @@ for (const version of ['new', 'debian'] as const) {
     assert.equal(body.sensors.length, 1);
     assert.equal(body.sensors[0].stale, false);
     assert.deepEqual(body.sensors[0].lost, { ring_full: 20 });
-    assert.deepEqual(body.lag, [{ node: NODE, owner: 'e1', events: 20, raw_last_sequence: 120, enriched_last_sequence: 100 }]);
+    assert.deepEqual(body.lag, [
+      { node: NODE, owner: 'e1', events: 20, waiting_seconds: 0, raw_last_sequence: 120, enriched_last_sequence: 100 },
+    ]);
     assert.deepEqual(
       body.streams.map((stream: { name: string; messages: number }) => [stream.name, stream.messages]),
       [
@@ -92,6 +94,86 @@ for (const version of ['new', 'debian'] as const) {
     assert.equal(worse, `hook h is not attached on ${NODE}: refused`);
   });
 }
+
+test('a busy node that starves is a problem, one that is quiet or that keeps up is none', async t => {
+  await using fixture = await startFixture();
+  const { nc, js } = fixture;
+  const kvm = new Kvm(nc);
+  const enrichers = await kvm.open(BUCKETS.enrichers.name);
+  const store = async (node: string, first: number, last: number) => {
+    const sequences = headers();
+    sequences.set(RawHeader.sequences, formatSequences(first, last));
+    return (await js.publish(rawSubject(node), 'x', { headers: sequences })).seq;
+  };
+  const done = (node: string, streamSequence: number, storedAtMs: number, lastSequence: number) =>
+    enrichers.put(enricherCursorKey(node), JSON.stringify({ streamSequence, storedAtMs, batch: 1, boot: 'b', lastSequence, owner: 'e1' }));
+  const lagProblems = async () =>
+    ((await fixture.get('/api/v1/status')).body.problems as string[]).filter(problem => problem.includes('wait for an enricher'));
+
+  const longAgoMs = Date.now();
+  await done('starving', await store('starving', 1, 10), longAgoMs, 10);
+  await done('quiet', await store('quiet', 1, 10), longAgoMs, 10);
+  await store('starving', 11, 40_000);
+  const startMs = performance.now();
+  await waitFor(async () => (await fixture.get('/api/v1/status')).body.lag.length === 2, { what: 'both nodes' });
+  assert.deepEqual(await lagProblems(), [], 'what came just now is on its way');
+
+  // The clock of the API and of NATS are half a minute further; what is stored from now on bears the server's own time.
+  t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 30_000 });
+  await store('starving', 40_001, 46_010);
+  const [problem, ...others] = await waitFor(
+    async () => {
+      const problems = await lagProblems();
+      return problems.length > 0 && problems;
+    },
+    { what: 'the problem' },
+  );
+  assert.deepEqual(others, []);
+  const waited = Number(/^46000 events of starving wait for an enricher, the oldest for ([\d.]+) s$/.exec(problem!)?.[1]);
+  assert.ok(waited >= 29 && waited <= 31 + (performance.now() - startMs) / 1000, problem);
+});
+
+test('a node that has left is no problem any more; one that is silent is', async t => {
+  await using fixture = await startFixture();
+  const kvm = new Kvm(fixture.nc);
+  const sensors = await kvm.open(BUCKETS.sensors.name);
+  const nodes = await kvm.open(BUCKETS.nodes.name);
+  await sensors.put(nodeKey('old.example'), JSON.stringify({ ...SENSOR, node: 'old.example' }));
+  const missing = { name: 'bare', addresses: [], labels: {}, architecture: '', osImage: '', kernelVersion: '', kubeletVersion: '' };
+  await nodes.put(nodeKey('bare'), JSON.stringify({ ...missing, containerRuntimeVersion: '' }));
+  const remove = (node: string) => fetch(`${fixture.api.url}/api/v1/nodes/${node}`, { method: 'DELETE' });
+  const errorOf = async (response: Response) => [response.status, ((await response.json()) as { error: { code: string } }).error.code];
+
+  const list = (await fixture.get('/api/v1/nodes')).body.nodes as { node: string; state: string; in_cluster: boolean }[];
+  assert.deepEqual(
+    list.map(({ node, state, in_cluster }) => [node, state, in_cluster]),
+    [
+      ['bare', 'none', true],
+      ['old.example', 'up', false],
+    ],
+  );
+  assert.deepEqual(await errorOf(await remove('old.example')), [409, 'NODE_REPORTING']);
+  assert.deepEqual(await errorOf(await remove('never')), [404, 'NODE_NOT_FOUND']);
+  assert.deepEqual(await errorOf(await remove('bare')), [404, 'NODE_NOT_FOUND']);
+
+  t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 60_000 });
+  const problems = async () => (await fixture.get('/api/v1/status')).body.problems as string[];
+  await waitFor(async () => (await problems()).some(problem => problem.startsWith('sensor of old.example has not reported since')), {
+    what: 'the problem',
+  });
+  assert.ok((await problems()).includes('no sensor has reported from node bare of the cluster'));
+  const removed = await remove('old.example');
+  assert.equal(removed.status, 200);
+  const { state, last_sequence, removed_by } = (await removed.json()) as { state: string; last_sequence: number; removed_by: string };
+  assert.deepEqual([state, last_sequence, removed_by], ['left', SENSOR.lastSequence, 'administrator']);
+  await waitFor(async () => !(await problems()).some(problem => problem.includes('old.example')), { what: 'the problem to go' });
+  assert.deepEqual(await errorOf(await remove('old.example')), [404, 'NODE_NOT_FOUND']);
+  const all = (await fixture.get('/api/v1/nodes?all=true')).body.nodes as { node: string; state: string }[];
+  assert.deepEqual(
+    all.map(({ node, state: its }) => `${node} ${its}`),
+    ['bare none', 'old.example left'],
+  );
+});
 
 test('readiness follows the connection to NATS', async () => {
   await using fixture = await startFixture();

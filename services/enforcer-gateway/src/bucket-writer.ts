@@ -14,8 +14,12 @@ export interface BucketContents {
 export interface BucketWriterOptions {
   bucket: Bucket<Uint8Array>;
   contents: BucketContents;
+  /** Keys of the bucket that are the contents' own; default: all. */
+  filter?: string;
   /** How long what is gone stays, and then its delete marker. */
   lingerMs: number;
+  /** What has to be done before an entry goes; it stays until that has worked. */
+  beforeDelete?: (key: string) => Promise<unknown>;
   logger: Logger;
 }
 
@@ -47,7 +51,7 @@ const SWEEP_MS = 500;
 /** Above it the oldest go at once: 100 deleted pods a second for half an hour. */
 const LINGERING_MAX = 200_000;
 
-export function createBucketWriter({ bucket, contents, lingerMs, logger }: BucketWriterOptions): BucketWriter {
+export function createBucketWriter({ bucket, contents, filter, lingerMs, beforeDelete, logger }: BucketWriterOptions): BucketWriter {
   const stats = { isReconciled: false, written: 0, deleted: 0, failed: 0, reconciled: 0 };
   /** What the bucket holds, as far as known. */
   const held = new Set<string>();
@@ -114,7 +118,11 @@ export function createBucketWriter({ bucket, contents, lingerMs, logger }: Bucke
       markers.set(key, performance.now() + lingerMs);
       stats.deleted++;
     };
-    void settle(key, bucket.delete(key), onDeleted, () => lingering.set(key, dueMs));
+    const remove = async () => {
+      await beforeDelete?.(key);
+      await bucket.delete(key);
+    };
+    void settle(key, remove(), onDeleted, () => lingering.set(key, dueMs));
   };
 
   const removeMarker = (key: string, dueMs: number) => {
@@ -153,7 +161,7 @@ export function createBucketWriter({ bucket, contents, lingerMs, logger }: Bucke
   const reconcile = async (ownRun: number): Promise<void> => {
     const found = new Set<string>();
     const dueMs = performance.now() + lingerMs;
-    for await (const { key, value } of bucket.entries()) {
+    for await (const { key, value } of bucket.entries(filter)) {
       if (ownRun !== run) return;
       if (value === undefined) markers.set(key, dueMs);
       else {

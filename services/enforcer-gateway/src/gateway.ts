@@ -1,8 +1,8 @@
 /** The gateway's parts put together: watches fill the contents of the buckets, the leader keeps the buckets so. */
-import { BUCKETS, bytesCodec, type BucketDefinition } from '@tidegate/contracts';
-import { createBuckets, malformedEntries, watchStatus, type Logger, type Metrics } from '@tidegate/runtime';
+import { BUCKETS, RemovedBy, bytesCodec, tokenName, type BucketDefinition } from '@tidegate/contracts';
+import { createBuckets, createNodeRegistry, malformedEntries, watchStatus, type Logger, type Metrics } from '@tidegate/runtime';
 import type { NatsConnection } from '@nats-io/nats-core';
-import { createBucketWriter, type BucketContents, type BucketWriter } from './bucket-writer.ts';
+import { createBucketWriter, type BucketContents, type BucketWriter, type BucketWriterOptions } from './bucket-writer.ts';
 import { createDestinations, type ApiEndpointSlice, type ApiService } from './destinations.ts';
 import type { KubernetesApi } from './kubernetes-api.ts';
 import { joinElection, type LeaderElection } from './leader-election.ts';
@@ -36,8 +36,8 @@ export async function createGateway(options: GatewayOptions): Promise<Gateway> {
   const { api, nc, logger, metrics, lingerMs, podAnnotations } = options;
   const buckets = await createBuckets({ nc, logger, malformed: malformedEntries(metrics) });
   const writers: BucketWriter[] = [];
-  const createWriter = (definition: BucketDefinition, contents: BucketContents) => {
-    const writer = createBucketWriter({ bucket: buckets.open(definition, bytesCodec), contents, lingerMs, logger });
+  const createWriter = (definition: BucketDefinition, contents: BucketContents, more: Partial<BucketWriterOptions> = {}) => {
+    const writer = createBucketWriter({ bucket: buckets.open(definition, bytesCodec), contents, lingerMs, logger, ...more });
     writers.push(writer);
     return writer;
   };
@@ -45,7 +45,13 @@ export async function createGateway(options: GatewayOptions): Promise<Gateway> {
   const destinations = createDestinations(key => destinationsWriter.touch(key));
   const destinationsWriter = createWriter(BUCKETS.destinations, destinations.contents);
   const nodes = createNodes({ onChange: key => nodesWriter.touch(key), onAddresses: (node, ips) => destinations.setNode(node, ips) });
-  const nodesWriter = createWriter(BUCKETS.nodes, nodes.contents);
+  const registry = createNodeRegistry(buckets);
+  const nodesWriter = createWriter(BUCKETS.nodes, nodes.contents, {
+    filter: '*',
+    // No event that comes late is looked up by its node; those who wait for it to leave need not wait longer.
+    lingerMs: 0,
+    beforeDelete: key => registry.remove(tokenName(key), RemovedBy.kubernetes),
+  });
   const workloads = createWorkloads((ownerUid, workload, isNew) => pods.onWorkload(ownerUid, workload, isNew));
   const pods = createPods({
     workloads,

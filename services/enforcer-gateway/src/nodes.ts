@@ -1,5 +1,5 @@
 /** The cluster's nodes, each as JSON. */
-import { nodeKey, tokenName } from '@tidegate/contracts';
+import { nodeKey, tokenName, type ClusterNode } from '@tidegate/contracts';
 import type { BucketContents } from './bucket-writer.ts';
 import type { KubernetesObject, ObjectSink } from './reflector.ts';
 
@@ -8,18 +8,6 @@ export interface ApiNode extends KubernetesObject {
     addresses?: { type: string; address: string }[];
     nodeInfo?: { architecture: string; osImage: string; kernelVersion: string; kubeletVersion: string; containerRuntimeVersion: string };
   };
-}
-
-/** Value of the bucket `nodes`. */
-export interface NodeEntry {
-  name: string;
-  addresses: string[];
-  labels: Record<string, string>;
-  architecture: string;
-  osImage: string;
-  kernelVersion: string;
-  kubeletVersion: string;
-  containerRuntimeVersion: string;
 }
 
 export interface Nodes {
@@ -67,7 +55,7 @@ export function createNodes({ onChange, onAddresses }: NodesOptions): Nodes {
   };
 }
 
-function readNode({ metadata, status }: ApiNode): NodeEntry {
+function readNode({ metadata, status }: ApiNode): ClusterNode {
   const { architecture = '', osImage = '', kernelVersion = '', kubeletVersion = '', containerRuntimeVersion = '' } = status?.nodeInfo ?? {};
   const addresses = (status?.addresses ?? []).filter(({ type }) => ADDRESS_TYPES.includes(type)).map(({ address }) => address);
   return {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { BUCKETS, ContainerType } from '@tidegate/contracts';
-import { prepareCluster, waitFor } from '@tidegate/testkit';
+import { BUCKETS, ContainerType, leftNodeCodec, leftNodeKey, nodeKey, sensorStatusCodec } from '@tidegate/contracts';
+import { createBuckets } from '@tidegate/runtime';
+import { prepareCluster, testLogger, waitFor } from '@tidegate/testkit';
 import type { V1Pod } from '@kubernetes/client-node';
 import { NODE, podTemplate, startFixture, type Fixture, type GatewayProcess } from './fixture.ts';
 
@@ -245,6 +246,34 @@ describe('identity of a cluster', { skip }, () => {
     const value = await waitFor(() => fixture.entry(BUCKETS.nodes.name, 'node-a_test'), { what: 'the node' });
     const { name, addresses } = JSON.parse(Buffer.from(value).toString()) as { name: string; addresses: string[] };
     assert.deepEqual({ name, addresses }, { name: NODE, addresses: ['10.1.0.1'] });
+  });
+
+  test('a node that Kubernetes removes has left: the state of its sensor goes, its last number stays', async () => {
+    const { core, nc } = fixture;
+    const name = 'short-lived.example';
+    await core.createNode({ body: { metadata: { name } } });
+    await waitFor(() => fixture.entry(BUCKETS.nodes.name, nodeKey(name)), { what: 'the node' });
+    const buckets = await createBuckets({ nc, logger: testLogger() });
+    const sensors = buckets.open(BUCKETS.sensors, sensorStatusCodec);
+    const time = new Date().toISOString();
+    const spool = { bytes: 0, batches: 0, maxBytes: 0 };
+    const counts = { events: 4_711, lastSequence: 4_711, lost: {}, spool, hooks: [], recorded: false };
+    await sensors.put(nodeKey(name), { node: name, boot: 'b', version: '1', kernel: '6', startedAt: time, reportedAt: time, ...counts });
+    await core.deleteNode({ name });
+    const leftNodes = buckets.open(BUCKETS.nodes, leftNodeCodec);
+    const { value } = await waitFor(
+      async () => {
+        const entry = await leftNodes.get(leftNodeKey(name));
+        return entry.value && entry;
+      },
+      { what: 'the node to leave' },
+    );
+    assert.deepEqual([value?.removedBy, value?.lastSequence], ['kubernetes', 4_711]);
+    await waitFor(async () => (await sensors.get(nodeKey(name))).value === undefined, { what: "the sensor's state to go" });
+    await waitFor(async () => (await fixture.entry(BUCKETS.nodes.name, nodeKey(name))) === undefined, { what: 'the entry to go' });
+    // A leader that compares the bucket leaves alone who has left.
+    assert.equal((await leftNodes.get(leftNodeKey(name))).value?.lastSequence, 4_711);
+    buckets.close();
   });
 });
 

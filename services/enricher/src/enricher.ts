@@ -4,7 +4,17 @@
  * anew from the cursors. So nothing stale is ever sent, however long the connection or the process was away.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { BUCKETS, RAW_PREFIX, STREAMS, enricherCursorCodec, keysDecoder } from '@tidegate/contracts';
+import {
+  BUCKETS,
+  CURSOR_PREFIX,
+  LEFT_PREFIX,
+  RAW_PREFIX,
+  STREAMS,
+  enricherCursorCodec,
+  keysDecoder,
+  leftNodeCodec,
+  tokenName,
+} from '@tidegate/contracts';
 import {
   createBuckets,
   createPublisher,
@@ -25,7 +35,7 @@ import { FlowBudget } from './flow-budget.ts';
 import { IdentityCache, destinationDecoder, podDecoder } from './identity-cache.ts';
 import { joinMembers, type Membership } from './membership.ts';
 import { enricherMetrics, type EnricherMetrics } from './metrics.ts';
-import { startNodeSession, type CursorBucket, type NodeSession } from './node-session.ts';
+import { startNodeSession, type CursorBucket, type LeftNodeBucket, type NodeSession } from './node-session.ts';
 import { Splicer } from './splice.ts';
 
 export interface EnricherDeps {
@@ -70,6 +80,7 @@ interface Epoch {
   readers: StreamReaders;
   members: Membership;
   cursors: CursorBucket;
+  leftNodes: LeftNodeBucket;
   events: Publisher;
   deadLetters: Publisher;
   abort: AbortController;
@@ -88,7 +99,9 @@ class SharingEnricher implements Enricher {
   readonly #sessions = new Map<string, NodeSession>();
   /** Nodes whose cursor may still name this enricher as owner though it has no session: it takes them up again, if only to let go of them. */
   readonly #held = new Set<string>();
-  readonly #nodes = new Set<string>();
+  /** Tokens of nodes with an entry in KV `sensors`, and of those that have something on RAW; undefined: not known yet. */
+  readonly #reporting = new Set<string>();
+  #onRaw: ReadonlySet<string> | undefined;
   #podsRevision = 0;
   #destinationsRevision = 0;
   #closing: Promise<void> | undefined;
@@ -146,7 +159,7 @@ class SharingEnricher implements Enricher {
       try {
         const epoch = await this.#beginEpoch(ended.resolve);
         this.#epoch = epoch;
-        this.#deps.logger.info({ id: this.#deps.id, nodes: this.#nodes.size, pods: this.#identities.pods }, 'enriching');
+        this.#deps.logger.info({ id: this.#deps.id, nodes: this.#reporting.size, pods: this.#identities.pods }, 'enriching');
         const reason = await this.#shareNodes(epoch, ended.promise);
         if (signal.aborted) return;
         this.#deps.logger.warn({ reason }, 'all nodes start again');
@@ -180,6 +193,7 @@ class SharingEnricher implements Enricher {
         readers,
         members,
         cursors: buckets.open(BUCKETS.enrichers, enricherCursorCodec),
+        leftNodes: buckets.open(BUCKETS.nodes, leftNodeCodec),
         events: createPublisher(nc, { stream: STREAMS.events.name, logger }),
         deadLetters: createPublisher(nc, { stream: STREAMS.deadLetter.name, logger }),
         abort,
@@ -191,6 +205,8 @@ class SharingEnricher implements Enricher {
   }
 
   async #watch(buckets: Buckets, signal: AbortSignal, onTrouble: (reason: string) => void): Promise<void> {
+    this.#reporting.clear();
+    this.#onRaw = undefined;
     await Promise.all([
       buckets.open(BUCKETS.pods, podDecoder).watch({
         after: this.#podsRevision,
@@ -213,8 +229,10 @@ class SharingEnricher implements Enricher {
         signal,
       }),
       buckets.open(BUCKETS.sensors, keysDecoder).watch({
-        // Where it was deleted, what the node has on RAW is still to be read: the scan of RAW decides.
-        onChange: ({ key, value }) => value && this.#nodes.add(key),
+        onChange: ({ key, value }) => {
+          if (value) this.#reporting.add(key);
+          else this.#reporting.delete(key);
+        },
         onTrouble,
         signal,
       }),
@@ -239,15 +257,44 @@ class SharingEnricher implements Enricher {
     return reason ?? 'stopping';
   }
 
-  async #scanNodes({ readers }: Epoch): Promise<void> {
-    const { state } = await readers.manager.streams.info(STREAMS.raw.name, { subjects_filter: `${RAW_PREFIX}.*` });
-    for (const subject of Object.keys(state.subjects ?? {})) this.#nodes.add(subject.slice(RAW_PREFIX.length + 1));
+  async #scanNodes(epoch: Epoch): Promise<void> {
+    const { state } = await epoch.readers.manager.streams.info(STREAMS.raw.name, { subjects_filter: `${RAW_PREFIX}.*` });
+    const isFirst = this.#onRaw === undefined;
+    this.#onRaw = new Set(Object.keys(state.subjects ?? {}).map(subject => subject.slice(RAW_PREFIX.length + 1)));
+    if (isFirst) await this.#forgetLeft(epoch);
+  }
+
+  /** Nodes that left while nobody had them. */
+  async #forgetLeft(epoch: Epoch): Promise<void> {
+    const { cursors, members } = epoch;
+    for await (const { key } of cursors.entries(`${CURSOR_PREFIX}*`)) {
+      const node = key.slice(CURSOR_PREFIX.length);
+      if (!this.#isThere(node) && ownerOf(node, members.alive()) === this.#deps.id) await this.#forget(epoch, node);
+    }
+  }
+
+  /** Whether a node may have something to enrich, now or later. */
+  #isThere(node: string): boolean {
+    return this.#reporting.has(node) || this.#onRaw?.has(node) !== false;
+  }
+
+  /** Gives up the cursor of a node that has left. What it says of the node's numbers goes on in KV `nodes`. */
+  async #forget({ cursors, leftNodes, members }: Epoch, node: string): Promise<void> {
+    const cursor = await cursors.get(CURSOR_PREFIX + node);
+    const left = await leftNodes.get(LEFT_PREFIX + node);
+    if (!cursor.value || !left.value || this.#isThere(node)) return;
+    const { owner, lastSequence } = cursor.value;
+    if (owner !== '' && owner !== this.#deps.id && members.isAlive(owner)) return;
+    const kept = { ...left.value, enrichedSequence: lastSequence, lastSequence: Math.max(left.value.lastSequence, lastSequence) };
+    await leftNodes.update(LEFT_PREFIX + node, kept, left.revision);
+    await cursors.delete(CURSOR_PREFIX + node, cursor.revision);
+    this.#deps.logger.info({ node: tokenName(node), lastSequence: kept.lastSequence }, 'node has left');
   }
 
   #reconcile(epoch: Epoch): void {
     const members = epoch.members.alive();
-    for (const node of this.#nodes) {
-      const isOurs = ownerOf(node, members) === this.#deps.id;
+    for (const node of new Set([...this.#reporting, ...(this.#onRaw ?? []), ...this.#sessions.keys(), ...this.#held])) {
+      const isOurs = ownerOf(node, members) === this.#deps.id && this.#isThere(node);
       const session = this.#sessions.get(node);
       if (session && !isOurs) void session.release();
       else if (!session && (isOurs || this.#held.has(node))) this.#startSession(epoch, node);
@@ -263,6 +310,7 @@ class SharingEnricher implements Enricher {
       events: epoch.events,
       deadLetters: epoch.deadLetters,
       cursors: epoch.cursors,
+      leftNodes: epoch.leftNodes,
       members: epoch.members,
       identities: this.#identities,
       splicer: this.#splicer,
@@ -281,6 +329,10 @@ class SharingEnricher implements Enricher {
         if (performance.now() - startedAtMs < STABLE_MS) await pause(RETRY_MIN_MS, epoch.abort.signal);
       }
       if (this.#sessions.get(node) === session) this.#sessions.delete(node);
+      if (reason !== undefined || this.#isThere(node) || epoch.abort.signal.aborted) return;
+      await this.#forget(epoch, node).catch((error: unknown) =>
+        this.#deps.logger.debug({ err: error }, 'the cursor stays until the next start'),
+      );
     });
   }
 

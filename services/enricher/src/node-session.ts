@@ -7,6 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import {
   BatchError,
   CURSOR_PREFIX,
+  LEFT_PREFIX,
   DEAD_LETTER_PREFIX,
   formatEventHeaders,
   LossReason,
@@ -15,6 +16,7 @@ import {
   STREAMS,
   tokenName,
   type EnricherCursor as Cursor,
+  type LeftNode,
 } from '@tidegate/contracts';
 import type { NatsConnection } from '@nats-io/nats-core';
 import {
@@ -36,6 +38,8 @@ import type { Output, Splicer } from './splice.ts';
 
 /** How far each node is enriched, and by whom: keys `cursor.<node token>`. */
 export type CursorBucket = Bucket<Cursor>;
+/** Nodes that have left: keys `left.<node token>`. */
+export type LeftNodeBucket = Bucket<LeftNode>;
 
 export interface NodeSessionDeps {
   nc: NatsConnection;
@@ -44,6 +48,7 @@ export interface NodeSessionDeps {
   events: Publisher;
   deadLetters: Publisher;
   cursors: CursorBucket;
+  leftNodes: LeftNodeBucket;
   members: Membership;
   identities: IdentityCache;
   /** Shared by all sessions: used only between two awaits. */
@@ -199,7 +204,7 @@ class Session implements NodeSession {
         await delay(ACQUIRE_INTERVAL_MS, undefined, { signal }).catch(() => undefined);
         continue;
       }
-      const cursor = { ...(found ?? { streamSequence: 0, batch: 0, boot: '', lastSequence: 0 }), owner };
+      const cursor = { ...(found ?? (await this.#firstCursor())), owner };
       // A RAW that was made anew counts from 1 again.
       if (cursor.streamSequence > (await readers.bounds(STREAMS.raw.name)).last) cursor.streamSequence = 0;
       try {
@@ -210,6 +215,12 @@ class Session implements NodeSession {
       }
     }
     return undefined;
+  }
+
+  /** Of a node without one: it is new, or it left and its name is used again. */
+  async #firstCursor(): Promise<Cursor> {
+    const left = await this.#deps.leftNodes.get(LEFT_PREFIX + this.#nodeToken);
+    return { streamSequence: 0, storedAtMs: 0, batch: 0, boot: '', lastSequence: left.value?.enrichedSequence ?? 0, owner: '' };
   }
 
   async #read(reader: StreamReader): Promise<void> {
@@ -253,6 +264,7 @@ class Session implements NodeSession {
     const before = this.#processed!;
     const cursor: Cursor = {
       streamSequence: message.streamSequence,
+      storedAtMs: storedAtMs(message),
       batch: index.batch,
       boot: index.boot,
       lastSequence: range.last,
@@ -260,7 +272,7 @@ class Session implements NodeSession {
     };
     if (index.boot === before.boot && index.batch <= before.batch && range.last <= before.lastSequence) {
       metrics.skippedBatches.inc();
-      await this.#publish(message, { ...before, streamSequence: message.streamSequence }, [], NO_BATCH);
+      await this.#publish(message, { ...before, streamSequence: message.streamSequence, storedAtMs: storedAtMs(message) }, [], NO_BATCH);
       return;
     }
     const missing = splicer.missingPods(identities);
@@ -283,7 +295,7 @@ class Session implements NodeSession {
   /** Loss events for numbers that should have come before this batch and did not: RAW discarded them. */
   #discarded(message: StreamMessage, range: SequenceRange, before: Cursor): Output[] {
     const { index } = this.#deps.splicer;
-    const isKnown = before.boot !== '';
+    const isKnown = before.boot !== '' || before.lastSequence > 0;
     // A capture that is played begins anywhere.
     if (index.recorded && index.boot !== before.boot) return [];
     const { node, boot, batch, recorded } = index;
@@ -327,11 +339,16 @@ class Session implements NodeSession {
       },
     });
     const range = this.#lostRange(message, error);
-    const cursor: Cursor = { ...before, streamSequence: message.streamSequence, lastSequence: range?.last ?? before.lastSequence };
+    const cursor: Cursor = {
+      ...before,
+      streamSequence: message.streamSequence,
+      storedAtMs: storedAtMs(message),
+      lastSequence: range?.last ?? before.lastSequence,
+    };
     const { boot } = before;
     const report = { node, boot, batch: NO_BATCH.batch, cluster, recorded: false, timeNs: message.timeNs };
     const losses: Output[] = [];
-    if (range && boot !== '' && range.first > before.lastSequence + 1) {
+    if (range && (boot !== '' || before.lastSequence > 0) && range.first > before.lastSequence + 1) {
       const gap = { first: before.lastSequence + 1, last: range.first - 1 };
       losses.push(this.#discardedOutput({ ...report, reason: LossReason.LOSS_REASON_RAW_DISCARDED, range: gap }));
     }
@@ -345,7 +362,7 @@ class Session implements NodeSession {
     // Another node's numbers say nothing of this one's.
     if (error.code === PoisonReason.node) return undefined;
     const range = sequencesOf(message.headers);
-    const accounted = this.#processed!.boot === '' ? 0 : this.#processed!.lastSequence;
+    const accounted = this.#processed!.lastSequence;
     return range && range.last > accounted ? { first: Math.max(range.first, accounted + 1), last: range.last } : undefined;
   }
 
@@ -464,6 +481,10 @@ class Session implements NodeSession {
  */
 function digestOf(payload: Uint8Array): string {
   return hash('sha256', payload, 'hex').slice(0, 16);
+}
+
+function storedAtMs({ timeNs }: StreamMessage): number {
+  return Math.round(timeNs / 1e6);
 }
 
 /** Headers that say how to read the payload. The server's own and the id are left behind: the dead letter has its own id. */

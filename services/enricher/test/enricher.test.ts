@@ -2,8 +2,22 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import { zstdCompressSync } from 'node:zlib';
-import { decodeBatch, encodeBatch, LossReason, parseEventHeaders, Pod, RawHeader, STREAMS } from '@tidegate/contracts';
+import {
+  BUCKETS,
+  decodeBatch,
+  encodeBatch,
+  enricherCursorKey,
+  leftNodeKey,
+  LossReason,
+  nodeKey,
+  parseEventHeaders,
+  Pod,
+  RawHeader,
+  STREAMS,
+  type LeftNode,
+} from '@tidegate/contracts';
 import { waitFor } from '@tidegate/testkit';
+import { Kvm } from '@nats-io/kv';
 import { headers } from '@nats-io/nats-core';
 import { DeadLetterHeader } from '../src/node-session.ts';
 import { batchInput, rawBatch, rawHeaders, seededRandom, type RawBatch } from './batches.ts';
@@ -219,7 +233,7 @@ test('what is published again is refused: a cursor set back stores nothing twice
   const before = (await stage.manager.streams.info(STREAMS.events.name)).state.messages;
   await stage.client.publish(
     '$KV.enrichers.cursor.node-1',
-    JSON.stringify({ streamSequence: 3, batch: 3, boot: 'boot-1', lastSequence: 150, owner: '' }),
+    JSON.stringify({ streamSequence: 3, storedAtMs: Date.now(), batch: 3, boot: 'boot-1', lastSequence: 150, owner: '' }),
   );
   await stage.enricher('b');
   await stage.enriched(['node-1']);
@@ -374,7 +388,7 @@ test('RAW made anew, and a cursor somebody broke, do not stop a node', async () 
   await stage.client.publish('$KV.enrichers.cursor.node-2', 'not json');
   await stage.client.publish(
     '$KV.enrichers.cursor.node-1',
-    JSON.stringify({ streamSequence: 900, batch: 5, boot: 'boot-1', lastSequence: 250, owner: '' }),
+    JSON.stringify({ streamSequence: 900, storedAtMs: Date.now(), batch: 5, boot: 'boot-1', lastSequence: 250, owner: '' }),
   );
   await stage.storeBatches('node-1', batchesOf('node-1', 6, 8));
   await stage.storeBatches('node-2', batchesOf('node-2', 1, 3));
@@ -384,6 +398,54 @@ test('RAW made anew, and a cursor somebody broke, do not stop a node', async () 
   const audit = await stage.audit();
   assertClean(audit, 'node-1', 8);
   assertClean(audit, 'node-2', 3);
+});
+
+test('a node that leaves takes its cursor along, and one that gets its name goes on where it was', async () => {
+  await using stage = await setStage();
+  await stage.announceNode('node-1');
+  await stage.enricher('a');
+  await stage.storeBatches('node-1', batchesOf('node-1', 1, 5));
+  await stage.enriched(['node-1']);
+  const kvm = new Kvm(stage.nc);
+  const [sensors, nodes, enrichers] = await Promise.all(
+    [BUCKETS.sensors, BUCKETS.nodes, BUCKETS.enrichers].map(bucket => kvm.open(bucket.name)),
+  );
+  const left: LeftNode = { node: 'node-1', leftAt: new Date().toISOString(), removedBy: 'administrator', boot: 'boot-1', lastSequence: 1 };
+  await nodes!.put(leftNodeKey('node-1'), JSON.stringify(left));
+  await sensors!.delete(nodeKey('node-1'));
+  // What is on RAW might still be asked for.
+  assert.ok((await enrichers!.get(enricherCursorKey('node-1')))!.length > 0);
+  await stage.manager.streams.purge(STREAMS.raw.name);
+  await waitFor(async () => (await enrichers!.get(enricherCursorKey('node-1')))?.operation === 'DEL', { what: 'the cursor to go' });
+  const kept = (await nodes!.get(leftNodeKey('node-1')))!.json<LeftNode>();
+  assert.deepEqual(kept, { ...left, lastSequence: 250, enrichedSequence: 250 });
+
+  // Batches 6 to 8 were lost between its lives: told exactly, because it is known how far the first was enriched.
+  await stage.announceNode('node-1');
+  await stage.storeBatches('node-1', batchesOf('node-1', 9, 10));
+  await stage.enriched(['node-1']);
+  const { losses, gaps, duplicates } = (await stage.audit()).get('node-1')!;
+  assert.deepEqual(losses, [{ reason: LossReason.LOSS_REASON_RAW_DISCARDED, count: 150, first: 251, last: 400 }]);
+  assert.deepEqual([gaps, duplicates], [[], []]);
+});
+
+test('a node that left while no enricher ran is forgotten by the next', async () => {
+  await using stage = await setStage();
+  await stage.announceNode('node-1');
+  const first = await stage.enricher('a');
+  await stage.storeBatches('node-1', batchesOf('node-1', 1, 2));
+  await stage.enriched(['node-1']);
+  await first.close();
+  const kvm = new Kvm(stage.nc);
+  const left: LeftNode = { node: 'node-1', leftAt: new Date().toISOString(), removedBy: 'kubernetes', boot: 'boot-1', lastSequence: 120 };
+  await (await kvm.open(BUCKETS.nodes.name)).put(leftNodeKey('node-1'), JSON.stringify(left));
+  await (await kvm.open(BUCKETS.sensors.name)).delete(nodeKey('node-1'));
+  await stage.manager.streams.purge(STREAMS.raw.name);
+  await stage.enricher('b');
+  const enrichers = await kvm.open(BUCKETS.enrichers.name);
+  await waitFor(async () => (await enrichers.get(enricherCursorKey('node-1')))?.operation === 'DEL', { what: 'the cursor to go' });
+  const kept = (await (await kvm.open(BUCKETS.nodes.name)).get(leftNodeKey('node-1')))!.json<LeftNode>();
+  assert.deepEqual([kept.lastSequence, kept.enrichedSequence], [120, 100]);
 });
 
 test('a batch waits for its pod, and other nodes do not wait with it', async () => {

@@ -9,9 +9,12 @@ import {
   SENSOR_STATUS_INTERVAL_MS,
   STREAMS,
   lossReasonName,
+  leftNodeCodec,
+  leftNodeKey,
   nodeKey,
   sensorStatusCodec,
   type HookStatus,
+  type LeftNode,
   type SensorStatus,
 } from '@tidegate/contracts';
 import { Reader, readState, type Counters, type Filters, type InitialLoss, type ReaderOptions, type SensorState } from '@tidegate/native';
@@ -27,6 +30,7 @@ import {
   type MalformedEntries,
   type Metrics,
   type Publisher,
+  type ReadBucket,
 } from '@tidegate/runtime';
 import { createOutbox, type Outbox } from './outbox.ts';
 import { readRawTail, readSettledRawTail } from './raw-tail.ts';
@@ -76,6 +80,7 @@ interface Link {
   nc: NatsConnection;
   buckets: Buckets;
   statuses: Bucket<SensorStatus>;
+  leftNodes: ReadBucket<LeftNode>;
 }
 
 /** Pauses between tries to read what a stream holds of this node while it does not answer. */
@@ -147,9 +152,10 @@ class NodeSensor implements Sensor {
     if (state === null) {
       this.#deps.logger.info('first start on this node: asking NATS which numbers were given out before');
       const tail = await this.#ask(({ nc }) => readRawTail(nc, this.#deps.node));
-      // It outlives RAW, which forgets.
+      // They outlive RAW, which forgets: what the last sensor of this name reported, and what was kept when its node left.
       const status = await this.#ask(({ statuses }) => statuses.get(nodeKey(this.#deps.node)));
-      reported = Math.max(status.value?.lastSequence ?? 0, tail?.lastSequence ?? 0);
+      const left = await this.#ask(({ leftNodes }) => leftNodes.get(leftNodeKey(this.#deps.node)));
+      reported = Math.max(status.value?.lastSequence ?? 0, left.value?.lastSequence ?? 0, tail?.lastSequence ?? 0);
     }
     this.#knownSequence = Math.max(reported, this.#outbox.acknowledged, this.#outbox.lastSpooled, (state?.nextSequence ?? 1) - 1);
     this.#startReader(state, this.#knownSequence + 1);
@@ -221,7 +227,12 @@ class NodeSensor implements Sensor {
   async #connect(signal: AbortSignal): Promise<Link> {
     const nc = await this.#deps.connect(signal);
     const buckets = await createBuckets({ nc, logger: this.#deps.logger, malformed: this.#malformed });
-    return { nc, buckets, statuses: buckets.open(BUCKETS.sensors, sensorStatusCodec) };
+    return {
+      nc,
+      buckets,
+      statuses: buckets.open(BUCKETS.sensors, sensorStatusCodec),
+      leftNodes: buckets.open(BUCKETS.nodes, leftNodeCodec),
+    };
   }
 
   /** Waits for NATS, its streams and buckets. */

@@ -20,7 +20,7 @@ interface StatusAnswer {
   }[];
   streams: { name: string; messages: number; bytes: number; first_time?: string; max_bytes: number; max_age_seconds: number }[];
   enrichers: { id: string; alive: boolean }[];
-  lag: { node: string; events: number }[];
+  lag: { node: string; events: number; waiting_seconds: number }[];
   /** What is wrong, in words; empty: nothing. */
   problems: string[];
 }
@@ -45,9 +45,13 @@ export const statusCommand: CommandSpec = {
   },
 };
 
+function lagText({ events, waiting_seconds }: StatusAnswer['lag'][number] = { node: '', events: 0, waiting_seconds: 0 }): string {
+  return waiting_seconds < 1 ? countText(events) : `${countText(events)} (for ${durationText(waiting_seconds * 1000)})`;
+}
+
 async function printStatus(status: StatusAnswer, { print, paint }: CommandContext): Promise<void> {
   const nowMs = Date.parse(status.time);
-  const lags = new Map(status.lag.map(({ node, events }) => [node, events]));
+  const lags = new Map(status.lag.map(lag => [lag.node, lag]));
   await print(paint('bold', 'Sensors'));
   for (const sensor of status.sensors) {
     const state = sensor.recorded ? 'recorded' : sensor.stale ? paint('red', 'silent') : paint('green', 'up');
@@ -60,7 +64,7 @@ async function printStatus(status: StatusAnswer, { print, paint }: CommandContex
     const lost = Object.entries(sensor.lost).filter(([, count]) => count > 0);
     const lostText =
       lost.length === 0 ? '0' : paint('red', lost.map(([reason, count]) => `${printable(reason)} ${countText(count)}`).join(', '));
-    await print(`    events  ${countText(sensor.events)}, lost ${lostText}, not yet enriched ${countText(lags.get(sensor.node) ?? 0)}`);
+    await print(`    events  ${countText(sensor.events)}, lost ${lostText}, not yet enriched ${lagText(lags.get(sensor.node))}`);
     if (sensor.spool.batches > 0)
       await print(paint('yellow', `    spool   ${countText(sensor.spool.batches)} batches, ${bytesText(sensor.spool.bytes)}`));
   }
