@@ -24,6 +24,9 @@ export interface StreamMessage {
   pending: number;
 }
 
+/** One message, read by itself. */
+export type StoredMessage = Pick<StreamMessage, 'streamSequence' | 'timeNs' | 'data'>;
+
 /** A stream sequence, a time of storing, or the last message of each subject and then everything. */
 export type ReaderStart = { streamSequence: number } | { timeMs: number } | 'last-per-subject';
 
@@ -60,6 +63,11 @@ export interface StreamReaders {
   sequenceAt(stream: string, timeMs: number): Promise<number>;
   /** First and last sequence of a stream; an empty one's first is its last plus one. @throws {TidegateError} STREAM_UNAVAILABLE */
   bounds(stream: string): Promise<{ first: number; last: number }>;
+  /**
+   * One message of a subject, which may have wildcards: the first from a sequence on, or the last; undefined when there is none.
+   * @throws {TidegateError} STREAM_UNAVAILABLE
+   */
+  message(stream: string, subject: string, which: { from: number } | 'last'): Promise<StoredMessage | undefined>;
   /** Closes all readers; the connection stays open. */
   close(): void;
 }
@@ -101,6 +109,13 @@ export async function createStreamReaders(nc: NatsConnection): Promise<StreamRea
       available(stream, async () => {
         const { state } = await manager.streams.info(stream);
         return { first: state.messages === 0 ? state.last_seq + 1 : state.first_seq, last: state.last_seq };
+      }),
+    message: (stream, subject, which) =>
+      available(stream, async () => {
+        // The client's type leaves out `next_by_subj`, which servers take from 2.9 on.
+        const request = which === 'last' ? { last_by_subj: subject } : ({ seq: which.from, next_by_subj: subject } as { seq: number });
+        const message = await manager.streams.getMessage(stream, request);
+        return message ? { streamSequence: message.seq, timeNs: message.time.getTime() * 1e6, data: message.data } : undefined;
       }),
     close() {
       isClosed = true;

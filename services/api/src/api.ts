@@ -14,6 +14,7 @@ import { Close, registerLiveRoute } from './live-route.ts';
 import { registerNodeRoutes } from './node-routes.ts';
 import { registerPageRoutes } from './page-routes.ts';
 import { registerProcessRoutes } from './process-routes.ts';
+import { createProcessCandidates } from './process-candidates.ts';
 import { createProcessTrees } from './process-tree.ts';
 import { guardRequests } from './request-guard.ts';
 import { createRequestSlots } from './request-slots.ts';
@@ -98,7 +99,7 @@ export async function createApi({
   await app.register(async routes => {
     registerEventRoutes(routes, history, slots);
     registerLiveRoute(routes, { readers, feeds, canFilterSeveral, maxClients: maxLiveClients, metrics, logger });
-    registerProcessRoutes(routes, createProcessTrees(history, readers.manager), slots);
+    registerProcessRoutes(routes, createProcessTrees(history, readers), createProcessCandidates(history, readers), slots);
     registerStatusRoutes(routes, nc, createStatusReader(nc, readers, registry, buckets), metrics);
     registerNodeRoutes(routes, registry);
     registerPageRoutes(routes);

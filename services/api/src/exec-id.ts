@@ -4,8 +4,8 @@ export interface ExecId {
   /** In the form events have it. */
   text: string;
   node: string;
-  /** CLOCK_BOOTTIME of the process's start, plus a few. */
-  ktimeNs: number;
+  /** CLOCK_BOOTTIME of the process's start, plus the number of execs in its lineage: of two images of one process the later has the greater. */
+  ktimeNs: bigint;
   pid: number;
 }
 
@@ -17,5 +17,5 @@ export function parseExecId(text: string): ExecId | undefined {
   const plain = Buffer.from(text, 'base64').toString('latin1');
   const match = PLAIN.exec(plain);
   if (!match) return undefined;
-  return { text: Buffer.from(plain, 'latin1').toString('base64'), node: match[1]!, ktimeNs: Number(match[2]), pid: Number(match[3]) };
+  return { text: Buffer.from(plain, 'latin1').toString('base64'), node: match[1]!, ktimeNs: BigInt(match[2]!), pid: Number(match[3]) };
 }

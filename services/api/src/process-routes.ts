@@ -5,6 +5,7 @@ import { abortSignal } from './event-routes.ts';
 import { parseExecId } from './exec-id.ts';
 import { filterParameters } from './event-filter.ts';
 import { integer, parametersSchema, parseParameters } from './parameters.ts';
+import type { ProcessCandidates } from './process-candidates.ts';
 import type { ProcessTrees } from './process-tree.ts';
 import type { RequestSlots } from './request-slots.ts';
 import { ContainerSchema, errorResponses, PodSchema, ProcessSchema, TreeSchema } from './response-schemas.ts';
@@ -12,11 +13,17 @@ import { ContainerSchema, errorResponses, PodSchema, ProcessSchema, TreeSchema }
 const DEFAULT_CANDIDATES = 10;
 const MAX_CANDIDATES = 100;
 const MAX_PID = 4_194_304;
+const MAX_SEQUENCE = 999_999_999_999_999;
 
 export const candidateParameters = {
   pid: integer({ description: 'Process id on the node. Required.', example: '1' }, 1, MAX_PID),
   node: filterParameters.node,
-  limit: integer({ description: `Most processes in the answer. Default: ${DEFAULT_CANDIDATES}.`, example: '5' }, 1, MAX_CANDIDATES),
+  limit: integer(
+    { description: `Ends the search when so many are found. Default: ${DEFAULT_CANDIDATES}.`, example: '5' },
+    1,
+    MAX_CANDIDATES,
+  ),
+  cursor: integer({ description: 'Goes on where the answer with this cursor ended.', example: '' }, 0, MAX_SEQUENCE),
 } as const;
 
 const CandidatesSchema = Type.Object({
@@ -29,16 +36,21 @@ const CandidatesSchema = Type.Object({
       pod: Type.Optional(PodSchema),
     }),
   ),
-  complete: Type.Boolean({ description: 'false: there may be more.' }),
+  cursor: Type.Union([Type.String(), Type.Null()], { description: 'For what is older; null: the beginning of the stream was reached.' }),
+  complete: Type.Boolean({
+    description:
+      'false: there may be older ones. Ask again with the cursor, also after an answer without processes: one request does a bounded amount of work.',
+  }),
 });
 
-export function registerProcessRoutes(app: FastifyInstance, trees: ProcessTrees, slots: RequestSlots): void {
+export function registerProcessRoutes(app: FastifyInstance, trees: ProcessTrees, candidates: ProcessCandidates, slots: RequestSlots): void {
   app.get<{ Params: { exec_id: string } }>(
     '/api/v1/processes/:exec_id',
     {
       schema: {
         summary: 'One process with its ancestors and descendants',
-        description: 'Found through the events of EVENTS, in a bounded search; `complete` says whether it saw everything.',
+        description:
+          'Found through its exec and exit events, looked for from where its exec_id says that it began. One request does a bounded amount of work: `not_searched` says what it did not get to.',
         tags: ['processes'],
         params: Type.Object({ exec_id: Type.String({ description: 'As events have it; `/` and `+` escaped, or as base64url.' }) }),
         querystring: parametersSchema({}),
@@ -68,9 +80,9 @@ export function registerProcessRoutes(app: FastifyInstance, trees: ProcessTrees,
       },
     },
     async (request, reply) => {
-      const { pid, node, limit = DEFAULT_CANDIDATES } = parseParameters(request.query, candidateParameters);
+      const { pid, node, limit = DEFAULT_CANDIDATES, cursor } = parseParameters(request.query, candidateParameters);
       if (pid === undefined) throw faultsError([{ field: 'pid', expected: candidateParameters.pid.expected, got: 'nothing' }]);
-      return withSlot(slots, () => trees.candidates({ pid, node, limit }, abortSignal(reply)));
+      return withSlot(slots, () => candidates.find({ pid, node, limit, cursor }, abortSignal(reply)));
     },
   );
 }

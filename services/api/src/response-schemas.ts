@@ -5,6 +5,7 @@
 import { detailSchemas } from '@tidegate/contracts';
 import { Type, type TSchema } from 'typebox';
 import { ApiErrorCatalogue } from './errors.ts';
+import { MAX_TREE_PROCESSES } from './tree-builder.ts';
 
 const Text = Type.String();
 const Flag = Type.Optional(Type.Literal(true, { description: 'Absent: false.' }));
@@ -141,7 +142,16 @@ export const TreeSchema = Type.Object({
   ancestors: AncestorsSchema,
   container: Type.Optional(ContainerSchema),
   pod: Type.Optional(PodSchema),
-  complete: Type.Boolean({ description: 'false: there may be descendants, or an exit, that were not looked at.' }),
+  not_searched: Type.Array(
+    Type.Object({ kinds: Type.Array(Text), from: Time('The first message was stored.'), to: Time('The last one was.') }),
+    {
+      description: 'Where there may be descendants, or an exit, that the tree does not have.',
+    },
+  ),
+  processes_left_out: Type.Optional(
+    Type.Literal(true, { description: `There are more than the ${MAX_TREE_PROCESSES} processes that a tree shows.` }),
+  ),
+  complete: Type.Boolean({ description: 'Everything was searched, and nothing left out.' }),
 });
 
 export const ErrorSchema = Type.Object({

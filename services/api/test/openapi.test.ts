@@ -97,6 +97,26 @@ async function fill({ js }: Fixture): Promise<void> {
   }
 }
 
+/** A process with more descendants than a tree shows, and messages that are then not searched; returns its exec_id. */
+async function growTree({ js }: Fixture): Promise<string> {
+  const node = 'worker-3';
+  const tables = {
+    node,
+    wallOffsetNs: TABLES.wallOffsetNs!,
+    processes: Array.from({ length: 5_001 }, (_, i) => ({
+      id: i + 1,
+      parent: i === 0 ? 0 : 1,
+      pid: i + 1,
+      execId: execId(i + 1, START + i, node),
+    })),
+  };
+  for (const sequence of [1, 2, 3]) {
+    const event = { kind: Kind.KIND_EXEC, process: 1, sequence, ktimeNs: START + sequence * 1e6, exec: {} };
+    await publish(js, 'exec', encodeBatch({ ...tables, events: [event] }), '_host', node);
+  }
+  return execId(1, START, node);
+}
+
 test('answers are what the OpenAPI document says, and it says nothing that is not in them', async () => {
   await using fixture = await startFixture();
   await fill(fixture);
@@ -123,6 +143,8 @@ test('answers are what the OpenAPI document says, and it says nothing that is no
   const tree = '/api/v1/processes/{exec_id}';
   await ask(tree, `${processes}/${encodeURIComponent(PARENT_ID)}`);
   await ask(tree, `${processes}/${encodeURIComponent(CHILD_ID)}`);
+  const full = await ask(tree, `${processes}/${encodeURIComponent(await growTree(fixture))}`);
+  assert.equal(full.complete, false);
   assert.deepEqual(
     check.unseen(tree, 200),
     feedOnly.map(path => path.replace('$.events[]', '$.exec')),

@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Kind, encodeBatch, type EventBatchInput } from '@tidegate/contracts';
+import { HOST_NAMESPACE, Kind, STREAMS, encodeBatch, eventSubject, kindNumber, type EventBatchInput } from '@tidegate/contracts';
+import { createStreamReaders } from '@tidegate/runtime';
+import { waitFor } from '@tidegate/testkit';
+import { parseExecId } from '../src/exec-id.ts';
+import { processRanges } from '../src/process-start.ts';
 import { BOOT_TIME_MS, NODE, execId, ktimeNow, publish, startFixture, type Fixture } from './fixture.ts';
 
 interface Node {
@@ -118,7 +122,7 @@ test('a pid gives its candidates, newest first', async () => {
     ['/bin/cat', '/bin/ls'],
   );
   assert.equal(body.complete, true);
-  assert.deepEqual((await fixture.get('/api/v1/processes?pid=33&node=worker-9')).body, { processes: [], complete: true });
+  assert.deepEqual((await fixture.get('/api/v1/processes?pid=33&node=worker-9')).body, { processes: [], cursor: null, complete: true });
   const init = await fixture.get('/api/v1/processes?pid=1&limit=1');
   assert.equal(init.body.processes[0].process.binary, '/sbin/init');
 });
@@ -144,3 +148,105 @@ test('a table of processes that refers to itself does not hang the search', asyn
   const { status } = await fixture.get(`/api/v1/processes/${encodeURIComponent(idOf(33))}`);
   assert.equal(status, 200);
 });
+
+const BUSY_PROCESSES = 30_000;
+const FLUSHED_AT_ONCE = 1_000;
+
+/** A loop that starts one program after the other, each exec and each exit a message of its own; `found` and what it starts are in the middle. */
+async function keepBusy({ js, nc }: Fixture): Promise<{ found: string; child: string; missing: string }> {
+  const ktimeOf = (i: number) => START + i * 2_600_000;
+  const middle = BUSY_PROCESSES / 2;
+  const shell = { id: 1, pid: 700, binary: '/bin/sh', execId: execId(700, START - 1e9), startKtimeNs: START - 1e9 };
+  const programOf = (i: number) => {
+    const pid = 1_000 + i;
+    return { id: 2, parent: 1, pid, binary: '/bin/true', arguments: ['true'], execId: execId(pid, ktimeOf(i)), startKtimeNs: ktimeOf(i) };
+  };
+  // The one in the middle starts the next.
+  const childOf = (i: number) => ({ ...programOf(i), id: 3, parent: 2 });
+  const event = (i: number, kind: 'exec' | 'exit') => {
+    const isChild = i === middle + 1;
+    const processes = isChild ? [shell, programOf(middle), childOf(i)] : [shell, programOf(i)];
+    const detail = kind === 'exec' ? { kind: Kind.KIND_EXEC, exec: {} } : { kind: Kind.KIND_EXIT, exit: { code: i % 256 } };
+    const events = [
+      { process: isChild ? 3 : 2, sequence: 1 + i * 2 + (kind === 'exec' ? 0 : 1), ktimeNs: ktimeOf(i) + 1_000_000, ...detail },
+    ];
+    return encodeBatch({ node: NODE, boot: 'b', batch: i + 1, wallOffsetNs: BOOT_TIME_MS * 1e6, processes, events });
+  };
+  // Without acks, and flushed so that what waits in the client stays small.
+  for (let i = 0; i < BUSY_PROCESSES; i++) {
+    for (const kind of ['exec', 'exit'] as const) nc.publish(eventSubject(kindNumber(kind)!, HOST_NAMESPACE, NODE), event(i, kind));
+    if (i % FLUSHED_AT_ONCE === 0) await nc.flush();
+  }
+  const isStored = async () =>
+    (await js.jetstreamManager()).streams.info(STREAMS.events.name).then(({ state }) => state.messages === BUSY_PROCESSES * 2);
+  await waitFor(isStored, { what: 'all events to be stored' });
+  return { found: programOf(middle).execId, child: childOf(middle + 1).execId, missing: execId(4, ktimeOf(middle)) };
+}
+
+test('on a busy node a process is found where its exec_id says, by its pid with the cursor, and what was not searched is said', async () => {
+  await using fixture = await startFixture();
+  const { found, child, missing } = await keepBusy(fixture);
+  const tree = await fixture.get(`/api/v1/processes/${encodeURIComponent(found)}`);
+  assert.equal(tree.status, 200, JSON.stringify(tree.body));
+  assert.equal(tree.body.process.exec_id, found);
+  assert.equal(tree.body.exit.exit.code, (BUSY_PROCESSES / 2) % 256);
+  assert.deepEqual(
+    tree.body.children.map((node: Node & { process: { exec_id: string } }) => node.process.exec_id),
+    [child],
+  );
+  assert.equal(tree.body.complete, tree.body.not_searched.length === 0);
+
+  const { pid } = tree.body.process;
+  let page = await fixture.get(`/api/v1/processes?pid=${pid}`);
+  let pages = 1;
+  for (; page.body.processes.length === 0 && page.body.cursor !== null; pages++)
+    page = await fixture.get(`/api/v1/processes?pid=${pid}&cursor=${page.body.cursor}`);
+  assert.equal(page.body.processes[0]?.process.exec_id, found, `after ${pages} pages`);
+
+  const { status, body } = await fixture.get(`/api/v1/processes/${encodeURIComponent(missing)}`);
+  assert.equal(status, 404);
+  const stored = String.raw`exec, exit stored from \S+Z to \S+Z`;
+  assert.match(body.error.message, new RegExp(`^no event of this process was found(; not searched, .*: events ${stored})?`));
+});
+
+for (const version of ['new', 'debian'] as const) {
+  test(`the place of a process is found by its node's clock, whatever the wall clock did and however often the node was started (${version} server)`, async () => {
+    await using fixture = await startFixture({ version });
+    const { js, nc } = fixture;
+    const hour = 3_600e9;
+    /** Stream sequences of one message an hour, of a boot that began so many hours after the epoch of this test. */
+    const runFor = async (bootHour: number, hours: number, step = 0) => {
+      const sequences: number[] = [];
+      for (let i = 1; i <= hours; i++) {
+        const wallOffsetNs = (1_700_000 + bootHour) * hour + (i > hours / 2 ? step : 0);
+        const events = [{ kind: Kind.KIND_EXEC, process: 1, sequence: 1, ktimeNs: i * hour, exec: {} }];
+        const payload = encodeBatch({ node: NODE, boot: 'b', wallOffsetNs, processes: [{ id: 1, pid: 1, execId: 'x' }], events });
+        sequences.push(await publish(js, 'exec', payload));
+        await publish(js, 'exec', encodeBatch({ node: 'other', boot: 'b', events: [] }), '_host', 'other');
+      }
+      return sequences;
+    };
+    const older = await runFor(0, 40);
+    const present = await runFor(60, 20, 30e9);
+    const readers = await createStreamReaders(nc);
+    try {
+      const stored = await readers.bounds(STREAMS.events.name);
+      const rangesOf = async (ktimeNs: number) => {
+        const ranges = [];
+        for await (const range of processRanges(parseExecId(execId(5, ktimeNs))!, stored, readers)) ranges.push(range);
+        return ranges;
+      };
+      // Just after the message of the hour before, in each boot that may be meant.
+      assert.deepEqual(await rangesOf(15.5 * hour), [
+        { first: present[14]! + 1, last: stored.last },
+        { first: older[14]! + 1, last: present[0]! - 1 },
+      ]);
+      assert.deepEqual((await rangesOf(30.5 * hour))[1], { first: older[29]! + 1, last: present[0]! - 1 });
+      assert.deepEqual((await rangesOf(0))[1], { first: stored.first, last: present[0]! - 1 });
+      const unknown = parseExecId(execId(5, hour, 'nobody'))!;
+      assert.ok((await processRanges(unknown, stored, readers).next()).done);
+    } finally {
+      readers.close();
+    }
+  });
+}

@@ -18,6 +18,8 @@ interface ProcessAnswer extends ProcessBranch {
   ancestors: AncestorJson[];
   container?: ContainerJson;
   pod?: PodJson;
+  not_searched: { kinds: string[]; from: string; to: string }[];
+  processes_left_out?: true;
   complete: boolean;
 }
 
@@ -30,6 +32,7 @@ interface ProcessBranch {
 
 interface CandidatesAnswer {
   processes: { node: string; seen_at: string; process: ProcessJson }[];
+  cursor: string | null;
 }
 
 export const treeCommand: CommandSpec = {
@@ -64,8 +67,14 @@ export const treeCommand: CommandSpec = {
 };
 
 async function latestProcess(api: ApiClient, pid: number, node: string | undefined, context: CommandContext): Promise<string> {
-  const { processes } = await api.get<CandidatesAnswer>('api/v1/processes', { pid, node, limit: MAX_CANDIDATES });
-  const [latest, ...others] = processes;
+  let answer: CandidatesAnswer;
+  let cursor: string | undefined;
+  // Newest first; one request goes back only so far.
+  do {
+    answer = await api.get('api/v1/processes', { pid, node, limit: MAX_CANDIDATES, cursor });
+    cursor = answer.cursor ?? undefined;
+  } while (answer.processes.length === 0 && cursor !== undefined && !context.signal.aborted);
+  const [latest, ...others] = answer.processes;
   if (!latest)
     throw new TidegateError('API_REFUSED', 'no process with this pid is in the events that are stored', { field: 'pid', got: String(pid) });
   if (others.length > 0) {
@@ -77,7 +86,7 @@ async function latestProcess(api: ApiClient, pid: number, node: string | undefin
 }
 
 async function printTree(answer: ProcessAnswer, { print, paint }: CommandContext): Promise<void> {
-  const { node, pod, container, ancestors, recorded, complete } = answer;
+  const { node, pod, container, ancestors, recorded } = answer;
   const where = [
     `node ${printable(node)}`,
     ...(pod ? [`pod ${printable(`${pod.namespace ?? '?'}/${pod.name ?? pod.uid}`)}`] : []),
@@ -88,7 +97,9 @@ async function printTree(answer: ProcessAnswer, { print, paint }: CommandContext
   let root: TreeNode = branchNode(answer, paint, true);
   for (const ancestor of ancestors) root = { label: `${processName(ancestor)} ${processCommand(ancestor)}`, children: [root] };
   for (const line of treeLines(root, paint)) await print(line);
-  if (!complete) await print(paint('yellow', 'There may be more: not all that is stored could be searched.'));
+  for (const { kinds, from, to } of answer.not_searched)
+    await print(paint('yellow', `There may be more: ${kinds.join(', ')} events stored from ${from} to ${to} were not searched.`));
+  if (answer.processes_left_out) await print(paint('yellow', 'There are more: a tree shows so many processes at most.'));
 }
 
 function branchNode({ process, exit, children }: ProcessBranch, paint: Paint, isAsked: boolean): TreeNode {
