@@ -1,35 +1,13 @@
 /** Creates Tidegate's streams and buckets, or brings them up to date, and exits: before the enricher starts. May run any number of times, also at once. */
 import { BUCKETS, STREAMS } from '@tidegate/contracts';
-import {
-  COMMON_SETTINGS,
-  connectService,
-  ensureBuckets,
-  ensureStreams,
-  integer,
-  loadConfig,
-  NatsRole,
-  runService,
-} from '@tidegate/runtime';
+import { connectService, ensureBuckets, ensureStreams, loadConfig, NatsRole, runService } from '@tidegate/runtime';
+import { setupSettings } from './set-up-settings.js';
 
-const { natsUrl, natsUser, natsPassword, natsCredentialsFile, logLevel } = COMMON_SETTINGS;
 const HOUR_MS = 3_600_000;
 const MIB = 1024 ** 2;
 
-const settings = {
-  natsUrl,
-  natsUser,
-  natsPassword,
-  natsCredentialsFile,
-  logLevel,
-  natsReplicas: integer({ default: 1, minimum: 1, maximum: 5, description: 'Copies of each stream and bucket in a NATS cluster.' }),
-  rawMaxMib: maxMib(STREAMS.raw),
-  rawMaxAgeHours: maxAgeHours(STREAMS.raw),
-  eventsMaxMib: maxMib(STREAMS.events),
-  eventsMaxAgeHours: maxAgeHours(STREAMS.events),
-};
-
 await runService('setup', async ({ logger, env, signal }) => {
-  const config = loadConfig(settings, env);
+  const config = loadConfig(setupSettings, env);
   const nc = await connectService(config, { role: NatsRole.setup, logger, signal });
   const streams = [
     { ...STREAMS.raw, maxBytes: config.rawMaxMib * MIB, maxAgeMs: config.rawMaxAgeHours * HOUR_MS },
@@ -48,11 +26,3 @@ await runService('setup', async ({ logger, env, signal }) => {
   }
   process.exit(0);
 });
-
-function maxMib({ name, maxBytes }) {
-  return integer({ default: maxBytes / MIB, minimum: 1, description: `Size of stream ${name}, in MiB; then the oldest messages go.` });
-}
-
-function maxAgeHours({ name, maxAgeMs }) {
-  return integer({ default: maxAgeMs / HOUR_MS, minimum: 1, description: `How long stream ${name} keeps messages, in hours.` });
-}

@@ -41,7 +41,7 @@ const IMAGES = {
   },
   enricher: async folder => {
     copyWorkspaces(['services/enricher'], folder);
-    copyFiles(['deploy/images/set-up-streams.js'], folder);
+    copyFiles(['deploy/images/set-up-streams.js', 'deploy/images/set-up-settings.js'], folder);
   },
   gateway: async folder => {
     copyWorkspaces(['services/enforcer-gateway'], folder);

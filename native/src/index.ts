@@ -18,7 +18,7 @@ import { compileFilters, type Filters } from './filters.ts';
 import { NativeError, Faults } from './native-error.ts';
 
 export type { Counters, HookReport, InitialLoss, NativeBatch, Pinning, ReaderOptions, SensorState, StormOptions } from './addon.ts';
-export { NativeError } from './native-error.ts';
+export { NativeError, NativeErrorCatalogue, type NativeErrorCode } from './native-error.ts';
 export type { FilterSets, Filters } from './filters.ts';
 export { probe, type ProbeFault, type ProbeReport } from './probe.ts';
 

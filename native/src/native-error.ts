@@ -1,11 +1,45 @@
-/** An error of the native core. Codes: NATIVE_OPTIONS_INVALID, NATIVE_FILTERS_INVALID, NATIVE_STATE, NATIVE_ADDON_MISSING; from C++ NATIVE_LOAD_FAILED, NATIVE_STATE_FILE_LOCKED, NATIVE_SYSTEM_ERROR. */
+/** Every code of NativeError: what it means, and what whoever meets it can do. docs/errors.md is written from it. */
+export const NativeErrorCatalogue = {
+  NATIVE_OPTIONS_INVALID: {
+    meaning: 'Options of the reader are wrong; the message lists them all.',
+    remedy: "Correct the sensor's settings that it lists.",
+  },
+  NATIVE_FILTERS_INVALID: {
+    meaning: "Filters are wrong, or more than the kernel's maps hold; the message lists them all.",
+    remedy: 'Correct TIDEGATE_KINDS, TIDEGATE_ALLOW_… and TIDEGATE_DENY_….',
+  },
+  NATIVE_STATE: {
+    meaning: 'The reader was used before its start, or after its end.',
+    remedy: 'A fault of the program that uses it: report it.',
+  },
+  NATIVE_ADDON_MISSING: {
+    meaning: 'The compiled addon is not there, or does not load.',
+    remedy: 'Build it with `npm run setup`; the message says which library is missing.',
+  },
+  NATIVE_LOAD_FAILED: {
+    meaning: 'The kernel did not take the BPF programs, or their object file cannot be read.',
+    remedy: "The message has the reason: privileges, BTF, or the kernel's lockdown. `make -C bpf` builds the object.",
+  },
+  NATIVE_STATE_FILE_LOCKED: {
+    meaning: 'Another sensor uses the same state file.',
+    remedy: 'End it, or give this one another TIDEGATE_DATA_DIR.',
+  },
+  NATIVE_SYSTEM_ERROR: {
+    meaning: 'A call of the operating system failed; the message says which, and how.',
+    remedy: 'Most often room or rights of the data folder or of bpffs.',
+  },
+} as const;
+
+export type NativeErrorCode = keyof typeof NativeErrorCatalogue;
+
+/** An error of the native core. The addon's own errors have a code too (native/src/addon.cc), and no more. */
 export class NativeError extends Error {
-  readonly code: string;
+  readonly code: NativeErrorCode;
   readonly field: string;
   readonly expected: string;
   readonly got: string;
 
-  constructor(code: string, message: string, field: string, expected: string, got: string, options?: ErrorOptions) {
+  constructor(code: NativeErrorCode, message: string, field: string, expected: string, got: string, options?: ErrorOptions) {
     super(message, options);
     this.name = 'NativeError';
     this.code = code;
@@ -44,7 +78,7 @@ export class Faults {
   }
 
   /** @throws {NativeError} when there was a fault. */
-  raise(code: string): void {
+  raise(code: NativeErrorCode): void {
     const [first] = this.#faults;
     if (!first) return;
     const message = this.#faults.map(({ field, expected, got }) => `${field}: expected ${expected}, got ${got}`).join('; ');

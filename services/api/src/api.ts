@@ -4,7 +4,7 @@ import swaggerUi from '@fastify/swagger-ui';
 import websocket from '@fastify/websocket';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { createBuckets, createNodeRegistry, createStreamReaders, malformedEntries, serverAtLeast, type Logger } from '@tidegate/runtime';
-import fastify, { LogController, type FastifyInstance } from 'fastify';
+import fastify, { LogController, type FastifyInstance, type FastifyReply } from 'fastify';
 import { createApiMetrics, type ApiMetrics } from './api-metrics.ts';
 import { ApiError, toApiError } from './errors.ts';
 import { registerEventRoutes } from './event-routes.ts';
@@ -82,6 +82,8 @@ export async function createApi({
     requestTimeout: REQUEST_TIMEOUT_MS,
     forceCloseConnections: true,
     routerOptions: { maxParamLength: MAX_PATH_PARAMETER_LENGTH },
+    // A path that cannot be decoded, or with a part that is too long, comes to no hook and no handler.
+    frameworkErrors: (error, _request, reply) => void answerError(error, reply, logger),
   }) as unknown as FastifyInstance;
   // Parameters are checked with their own table, which lists every fault at once; answers are made by us.
   app.setValidatorCompiler(() => () => true);
@@ -140,18 +142,20 @@ function answerErrors(app: FastifyInstance, logger: Logger): void {
   app.setNotFoundHandler(async (_request, reply) =>
     reply.code(404).send(new ApiError('NOT_FOUND', 'there is nothing at this path; see /docs').toJSON()),
   );
-  app.setErrorHandler(async (error: Error & { statusCode?: number; code?: string }, _request, reply) => {
-    const answer = toApiError(error);
-    if (answer) {
-      if (answer.statusCode >= 500) logger.warn({ code: answer.code, reason: answer.message }, 'request not served');
-      return reply.code(answer.statusCode).send(answer.toJSON());
-    }
-    // Faults that fastify finds itself, such as a path that cannot be decoded.
-    const { statusCode = 500 } = error;
-    if (statusCode < 500) return reply.code(statusCode).send({ error: { code: error.code ?? 'BAD_REQUEST', message: error.message } });
-    logger.error({ err: error }, 'request failed');
-    return reply.code(500).send(new ApiError('INTERNAL', 'a fault of the API').toJSON());
-  });
+  app.setErrorHandler(async (error: Error & { statusCode?: number }, _request, reply) => answerError(error, reply, logger));
+}
+
+function answerError(error: Error & { statusCode?: number }, reply: FastifyReply, logger: Logger): FastifyReply {
+  const answer = toApiError(error);
+  if (answer) {
+    if (answer.statusCode >= 500) logger.warn({ code: answer.code, reason: answer.message }, 'request not served');
+    return reply.code(answer.statusCode).send(answer.toJSON());
+  }
+  // Faults that fastify finds itself.
+  const { statusCode = 500 } = error;
+  if (statusCode < 500) return reply.code(statusCode).send(new ApiError('BAD_REQUEST', error.message).toJSON());
+  logger.error({ err: error }, 'request failed');
+  return reply.code(500).send(new ApiError('INTERNAL', 'a fault of the API').toJSON());
 }
 
 async function registerWebSockets(app: FastifyInstance): Promise<void> {

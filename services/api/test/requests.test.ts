@@ -1,10 +1,8 @@
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
 import { connect as connectTcp } from 'node:net';
 import { test } from 'node:test';
 import { Validator } from '@seriousme/openapi-schema-validator';
 import { formatCursor, parseCursor } from '../src/cursor.ts';
-import { ApiErrorCatalogue } from '../src/errors.ts';
 import { parseTimeUs } from '../src/time-text.ts';
 import { batchOf, publish, startFixture } from './fixture.ts';
 
@@ -160,10 +158,15 @@ test('the OpenAPI document is valid, and its examples answer', async () => {
   assert.equal((await fetch(`${fixture.api.url}/docs`)).status, 200);
 });
 
-test('the README explains every error code', async () => {
-  const readme = await readFile(new URL('../README.md', import.meta.url), 'utf8');
-  for (const [code, { status, meaning }] of Object.entries(ApiErrorCatalogue))
-    assert.ok(readme.includes(`| \`${code}\` | ${status} | ${meaning} |`), code);
+test('what the HTTP server refuses by itself has a code of the catalogue too', async () => {
+  await using fixture = await startFixture();
+  const statuses = { '/%': 400, '/api/v1/processes/%zz': 400, '/api/v1/events/%ff': 400, [`/api/v1/processes/${'a'.repeat(2_000)}`]: 414 };
+  for (const [path, status] of Object.entries(statuses)) {
+    const response = await fetch(fixture.api.url + path);
+    const { error } = (await response.json()) as { error: { code: string; message: string } };
+    assert.deepEqual([response.status, error.code], [status, 'BAD_REQUEST'], path);
+    assert.match(error.message, /./);
+  }
 });
 
 test('times are read as people write them', () => {

@@ -2,6 +2,7 @@
 import { zstdDecompressSync } from 'node:zlib';
 import { BatchError, parseSequences, RawHeader, rawSubject } from '@tidegate/contracts';
 import type { MsgHdrs } from '@nats-io/nats-core';
+import type { ErrorMeaning } from '@tidegate/runtime';
 import type { BatchIndex } from './batch-index.ts';
 import type { Splicer } from './splice.ts';
 
@@ -15,6 +16,34 @@ export const PoisonReason = {
   content: 'HEADERS_DIFFER',
 } as const;
 export type PoisonReason = (typeof PoisonReason)[keyof typeof PoisonReason];
+
+/** What each reason means, and what to do. docs/errors.md is written from it. */
+export const PoisonCatalogue: Record<PoisonReason, ErrorMeaning> = {
+  BAD_HEADERS: {
+    meaning: 'The headers do not say which sequence numbers the message accounts for.',
+    remedy: 'Something other than a sensor published on RAW: see who has the password of a sensor.',
+  },
+  UNKNOWN_ENCODING: {
+    meaning: 'The payload is encoded in a way that this enricher does not know.',
+    remedy: 'Update enrichers before sensors.',
+  },
+  BAD_COMPRESSION: {
+    meaning: 'The payload is not zstd, or unpacks to more than a batch can be.',
+    remedy: 'As for BATCH_MALFORMED.',
+  },
+  BATCH_MALFORMED: {
+    meaning: 'The payload is no EventBatch.',
+    remedy: "Look at the dead letter's detail; from a sensor it is a fault to report, from elsewhere somebody has a sensor's password.",
+  },
+  WRONG_NODE: {
+    meaning: 'The batch names another node than its subject.',
+    remedy: "Somebody speaks for a node that is not theirs: change the sensors' passwords.",
+  },
+  HEADERS_DIFFER: {
+    meaning: 'Headers and batch do not say the same of boot, numbers or events.',
+    remedy: 'As for BATCH_MALFORMED.',
+  },
+};
 
 export class PoisonError extends Error {
   readonly code: PoisonReason;
