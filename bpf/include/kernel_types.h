@@ -248,6 +248,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	struct task_struct *real_parent;
+	struct list_head children, sibling;
 	struct task_struct *group_leader;
 	struct list_head thread_node;
 	struct pid *thread_pid;

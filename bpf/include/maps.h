@@ -8,6 +8,7 @@
 
 #define TG_RING_DEFAULT_BYTES (1 << 20) /* user space sets the real size before load */
 #define TG_ENDED_MAX 4096 /* that end within the same moment */
+#define TG_FORKERS_MAX 8192
 #define TG_FILTER_UIDS_MAX 1024
 #define TG_FILTER_CGROUPS_MAX 4096
 #define TG_FILTER_NAMESPACES_MAX 1024
@@ -83,6 +84,14 @@ struct {
 	__type(key, struct tg_process_key);
 	__type(value, __u32);
 } ended SEC(".maps");
+
+/* Who forked a process, where the kernel itself no longer knows: see forkers.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, TG_FORKERS_MAX);
+	__type(key, struct tg_process_start);
+	__type(value, struct tg_process_key);
+} forkers SEC(".maps");
 
 enum tg_socket_role {
 	TG_ROLE_UNKNOWN = 0, /* older than the sensor */

@@ -61,8 +61,8 @@ _Static_assert(sizeof(struct tg_header) == 56, "tg_header layout");
 
 struct tg_fork {
 	struct tg_header header;
-	struct tg_process_key parent; /* real_parent */
-	struct tg_process_key forker; /* who called clone; with CLONE_PARENT not the parent */
+	struct tg_process_key parent; /* real_parent: with CLONE_PARENT that of the forker */
+	struct tg_process_key forker; /* who called clone */
 };
 _Static_assert(sizeof(struct tg_fork) == 104, "tg_fork layout");
 
@@ -98,7 +98,7 @@ _Static_assert(sizeof(struct tg_namespaces) == 40, "tg_namespaces layout");
 
 struct tg_exec {
 	struct tg_header header;
-	struct tg_process_key parent; /* real_parent */
+	struct tg_process_key parent; /* real_parent: whoever took the process over, once the one that forked it has ended */
 	struct tg_credentials credentials;
 	struct tg_namespaces namespaces;
 	__u64 inode; /* of the binary */
@@ -117,11 +117,20 @@ _Static_assert(sizeof(struct tg_exec) == 56 + 24 + 80 + 40 + 8 + 16 + 4 + 8 + 4 
 
 struct tg_exit {
 	struct tg_header header;
+	struct tg_process_key parent; /* as in tg_exec */
 	__u64 user_ns, system_ns; /* CPU time of the whole thread group */
 	__u32 status; /* wait status: code << 8 | core << 7 | signal */
 	__u32 pad;
 };
-_Static_assert(sizeof(struct tg_exit) == 80, "tg_exit layout");
+_Static_assert(sizeof(struct tg_exit) == 104, "tg_exit layout");
+
+/* Key of map `forkers`: a process, whichever of its images. */
+struct tg_process_start {
+	__u64 start_ktime_ns;
+	__u32 pid;
+	__u32 pad;
+};
+_Static_assert(sizeof(struct tg_process_start) == 16, "tg_process_start layout");
 
 /* connect, accept, listen, close. The owner in the header is the process that called connect or listen (accept: the listener's). */
 struct tg_socket {

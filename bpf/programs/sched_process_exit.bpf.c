@@ -5,6 +5,7 @@
  * From 5.10. Enforces nothing.
  */
 #include "filter.h"
+#include "forkers.h"
 
 #define EXIT_THREADS_MAX 64 /* threads that ended but are not yet reaped: their CPU time is not in the group's sum yet */
 
@@ -91,6 +92,7 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 	struct cpu_time time;
 	__u32 flags = 0;
 
+	tg_remember_children(task);
 	if (!wanted || !is_end_of_process(ctx, task, signal))
 		return 0;
 	if (task->flags & PF_KTHREAD) {
@@ -104,6 +106,7 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 	if (!record)
 		return 0;
 	tg_process_header(&record->header, task);
+	tg_process_key(&record->parent, task->real_parent);
 	record->status = signal->flags & SIGNAL_GROUP_EXIT ? signal->group_exit_code : task->group_leader->exit_code;
 	group_cpu_time(&time, task, signal);
 	divide_cpu_time(record, &time);

@@ -5,11 +5,13 @@
  * From 5.10. Enforces nothing.
  */
 #include "filter.h"
+#include "forkers.h"
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct *child)
 {
 	struct tg_filters *wanted = tg_filters();
+	struct tg_process_key forker;
 	struct tg_fork *record;
 
 	if (child->pid != child->tgid) /* a thread */
@@ -20,12 +22,15 @@ int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct 
 		if (member)
 			tg_set_verdict(child, member);
 	}
+	tg_process_key(&forker, parent);
+	if (child->real_parent->tgid != parent->tgid)
+		tg_remember_forker(child, &forker);
 	record = tg_reserve(TG_RING_LIFECYCLE, sizeof(*record), TG_RECORD_FORK, 0);
 	if (!record)
 		return 0;
 	tg_process_header(&record->header, child);
 	tg_process_key(&record->parent, child->real_parent);
-	tg_process_key(&record->forker, parent);
+	record->forker = forker;
 	tg_submit(TG_RING_LIFECYCLE, record);
 	return 0;
 }

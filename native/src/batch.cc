@@ -52,6 +52,10 @@ void Batch::encode_process(Process& process, uint32_t parent_id, std::string_vie
   out.varint(field::Process::START_KTIME_NS, process.key.start_ktime_ns);
   out.varint(field::Process::ORIGIN, number(process.origin));
   out.varint(field::Process::ENTERED, process.entered);
+  if (process.kernel_parent.pid != 0) {
+    out.bytes(field::Process::KERNEL_PARENT_EXEC_ID, exec_id(node_, process.kernel_parent));
+    out.varint(field::Process::KERNEL_PARENT_PID, process.kernel_parent.pid);
+  }
   out.close(body);
 }
 

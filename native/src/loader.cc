@@ -258,6 +258,13 @@ bool Loader::each_task(const std::function<void(const tg_exec&)>& visit) const {
   });
 }
 
+std::optional<tg_process_key> Loader::forker(const ProcessKey& process) const {
+  const tg_process_start start{process.start_ktime_ns, process.pid, 0};
+  tg_process_key forker;
+  if (bpf_map_lookup_elem(map("forkers"), &start, &forker) != 0) return std::nullopt;
+  return forker;
+}
+
 void Loader::claim_sockets() const {
   iterate("task_file", [](std::vector<char>&) { return true; });
 }

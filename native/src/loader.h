@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -59,6 +60,8 @@ class Loader {
 
   // Runs the task iterator over all processes. False when this kernel has none.
   bool each_task(const std::function<void(const tg_exec&)>& visit) const;
+  // Who forked the process, where its parent is another by now and the kernel's map still holds it.
+  std::optional<tg_process_key> forker(const ProcessKey& process) const;
   // Runs the iterator that finds the owners of sockets older than the sensor.
   void claim_sockets() const;
 

@@ -31,7 +31,8 @@ struct ProcessRef {
 
 struct Process {
   ProcessKey key{};
-  ProcessRef parent;
+  ProcessRef parent;  // who forked it
+  ProcessKey kernel_parent{};  // the parent that the kernel names, where that is another process; else all 0
   std::shared_ptr<const Image> image;
   uint64_t cgroup_id = 0;
   uint64_t batch_stamp = 0;  // the batch whose table holds it, as batch_id

@@ -37,6 +37,8 @@ constexpr size_t HELD_SHARE = 2;
 constexpr size_t CROWDED_EVENTS = 256;
 constexpr size_t CROWDED_TABLES_SHARE = 4;
 constexpr uint64_t CROWDED_LINGERS = 12;
+// Ended processes in a line that are taken from the kernel's memory of who forked whom.
+constexpr size_t ORPHANS_MAX = 64;
 
 uint64_t clock_ns(clockid_t clock) {
   timespec time;
@@ -257,16 +259,17 @@ void Reader::handle(const tg_header& record) {
 
 void Reader::handle_fork(const tg_fork& fork) {
   const ProcessKey& key = fork.header.process;
-  const ProcessRef parent_ref = parent_of(fork.parent);
   const ProcessRef forker_ref = parent_of(fork.forker);
   Process* child = processes_.find(key);
-  // The iterator may have met it first; what it read is of a later moment.
-  if (child == nullptr) {
+  ProcessKey kernel_parent = fork.parent;
+  if (child != nullptr) {
+    // The iterator met it first: what it read is of a later moment, but who forked it stands here alone.
+    if (const Process* const parent = processes_.get(child->parent)) kernel_parent = parent->key;
+  } else {
     child = &processes_.insert(key, now_ns_);
     child->origin = Origin::FORK;
     child->uid = fork.header.uid;
     child->cgroup_id = fork.header.cgroup_id;
-    // Of the process that forked, not of the parent: with CLONE_PARENT, as runc uses it, the parent is another.
     if (const Process* const forker = processes_.get(forker_ref)) {
       child->image = forker->image;
       const bool together = cgroups_.container(child->cgroup_id) == cgroups_.container(forker->cgroup_id);
@@ -274,7 +277,7 @@ void Reader::handle_fork(const tg_fork& fork) {
       child->entered = together && forker->entered;
     }
   }
-  if (processes_.get(child->parent) == nullptr) processes_.set_parent(*child, parent_ref);
+  set_lineage(*child, forker_ref, kernel_parent);
 }
 
 void Reader::handle_exec(const tg_exec& exec) {
@@ -283,15 +286,12 @@ void Reader::handle_exec(const tg_exec& exec) {
   exec_strings(exec, strings);
   const ImageSource source{strings.binary, strings.cwd, strings.arguments,
                            (exec.flags & (TG_EXEC_ARGUMENTS_TRUNCATED | TG_EXEC_ARGUMENTS_UNREADABLE)) != 0, false};
-  const ProcessRef parent = parent_of(exec.parent);
-
-  // The image this one replaces, of the same process.
-  Process* previous = processes_.find_pid(header.process.pid);
-  if (previous != nullptr && (!same_process(previous->key, header.process) ||
-                              previous->key.exec_generation >= header.process.exec_generation)) {
-    previous = nullptr;
-  }
+  const Process* const previous = image_before(header.process);
   const ProcessRef previous_ref = previous == nullptr ? ProcessRef{} : ProcessTable::ref(*previous);
+  // The kernel's parent of an orphan is whoever took it over; who forked it is known from then.
+  ProcessRef forker = previous == nullptr ? ProcessRef{} : previous->parent;
+  if (processes_.get(forker) == nullptr) forker = forker_of(header.process, ORPHANS_MAX);
+  if (processes_.get(forker) == nullptr) forker = parent_of(exec.parent);
   Process* process = processes_.find(header.process);
   if (process == nullptr) {
     process = &processes_.insert(header.process, now_ns_);
@@ -302,7 +302,7 @@ void Reader::handle_exec(const tg_exec& exec) {
   process->uid = header.uid;
   process->cgroup_id = header.cgroup_id;
   process->image = make_image(source);
-  processes_.set_parent(*process, parent);
+  set_lineage(*process, forker, exec.parent);
   place_in_container(*process, processes_.get(previous_ref));
 
   if (header.flags & TG_FLAG_HIDDEN) return;
@@ -322,6 +322,7 @@ void Reader::handle_exit(const tg_exit& exit) {
   if (process.exited) return;
   process.exited = true;
   follow_cgroup(process, header.cgroup_id);
+  follow_kernel_parent(process, exit.parent);
   if (!(header.flags & TG_FLAG_HIDDEN)) append(header, &process);
   processes_.end(process, now_ns_);
 }
@@ -415,6 +416,7 @@ Process& Reader::resolve(const ProcessKey& key, const tg_header* record) {
   counters_.unknown_processes.fetch_add(1, std::memory_order_relaxed);
   Process& process = processes_.insert(key, now_ns_);
   process.origin = Origin::UNKNOWN;
+  processes_.set_parent(process, forker_of(key, ORPHANS_MAX));
   // An older image of a process that has a newer one: what /proc tells is of the newer.
   if (!process.ended) read_from_proc(process);
   if (record != nullptr) {
@@ -431,12 +433,64 @@ void Reader::read_from_proc(Process& process) {
   process.uid = found->uid;
   process.cgroup_id = cgroups_.id(found->cgroup_path, found->cgroup_v1_path);
   process.image = make_image({found->binary, found->cwd, found->arguments, found->arguments_truncated, found->kernel_thread});
-  if (const Process* const parent = processes_.find_pid(found->parent_pid)) processes_.set_parent(process, ProcessTable::ref(*parent));
+  const Process* const parent = processes_.find_pid(found->parent_pid);
+  if (parent == nullptr) return;
+  set_lineage(process, processes_.get(process.parent) == nullptr ? ProcessTable::ref(*parent) : process.parent, parent->key);
 }
 
 ProcessRef Reader::parent_of(const ProcessKey& parent) {
   // Pid 0 is the idle task, which init and kthreadd descend from.
   return parent.pid == 0 ? ProcessRef{} : ProcessTable::ref(resolve(parent, nullptr));
+}
+
+// The nearest ancestor of which more is known than its numbers; where lineage ends before one, the parent that the kernel names.
+const Process* Reader::known_ancestor(const Process& process) {
+  const Process* ancestor = processes_.get(process.parent);
+  while (ancestor != nullptr && ancestor->origin == Origin::UNKNOWN) ancestor = processes_.get(ancestor->parent);
+  return ancestor != nullptr ? ancestor : processes_.find(process.kernel_parent);
+}
+
+// The newest image of the process that is older than this one.
+Process* Reader::image_before(const ProcessKey& key) {
+  ProcessKey before = key;
+  before.exec_generation--;
+  if (Process* const image = processes_.find(before)) return image;
+  Process* const newest = processes_.find_pid(key.pid);
+  const bool older = newest != nullptr && same_process(newest->key, key) && newest->key.exec_generation < key.exec_generation;
+  return older ? newest : nullptr;
+}
+
+// kernel_parent: the one that the kernel names at the time.
+void Reader::set_lineage(Process& process, ProcessRef forker, const ProcessKey& kernel_parent) {
+  if (process.parent.slot != forker.slot || process.parent.serial != forker.serial) {
+    if (batch_.holds(process)) seal();  // its table entry there has another parent
+    processes_.set_parent(process, forker);
+  }
+  follow_kernel_parent(process, kernel_parent);
+}
+
+void Reader::follow_kernel_parent(Process& process, const ProcessKey& kernel_parent) {
+  const Process* const parent = processes_.get(process.parent);
+  const bool differs = parent != nullptr && kernel_parent.pid != 0 && !same_process(parent->key, kernel_parent);
+  const ProcessKey now = differs ? kernel_parent : ProcessKey{};
+  if (ProcessKeyEqual()(process.kernel_parent, now)) return;
+  process.kernel_parent = now;
+  if (batch_.holds(process)) seal();  // its table entry there names the earlier one
+}
+
+// The process that forked this one, from what the kernel remembers of orphans; none: the parent it has did, or that is forgotten.
+ProcessRef Reader::forker_of(const ProcessKey& key, size_t depth) {
+  const std::optional<ProcessKey> forker = depth == 0 ? std::nullopt : loader_.forker(key);
+  if (!forker || forker->pid == 0) return {};
+  Process* known = processes_.find(*forker);
+  if (known == nullptr) known = processes_.find_pid(forker->pid);
+  if (known != nullptr && same_process(known->key, *forker)) return ProcessTable::ref(*known);
+  // It has ended, and nothing but its numbers is left of it.
+  const ProcessRef parent = forker_of(*forker, depth - 1);
+  Process& ended = processes_.insert(*forker, now_ns_);
+  processes_.end(ended, now_ns_);
+  processes_.set_parent(ended, parent);
+  return ProcessTable::ref(ended);
 }
 
 // The parent of a running process. Its key may be out of date: it may have called execve since the kernel gave it.
@@ -495,8 +549,13 @@ void Reader::synchronise() {
     // A parent lives as long as its child names it; so one the iterator did not show (some kernels hide init from it) is alive too.
     const ProcessRef parent_ref = each.parent.pid == 0 ? ProcessRef{} : running_parent(each.parent);
     Process* const process = processes_.get(each.process);
-    if (process == nullptr || !each.is_new) continue;
-    processes_.set_parent(*process, parent_ref);
+    if (process == nullptr) continue;
+    if (!each.is_new) {
+      follow_kernel_parent(*process, each.parent);
+      continue;
+    }
+    const ProcessRef forker_ref = forker_of(process->key, ORPHANS_MAX);
+    set_lineage(*process, processes_.get(forker_ref) == nullptr ? parent_ref : forker_ref, each.parent);
     place_in_container(*process, nullptr);
   }
   processes_.end_unseen(round_, began_ns, now_ns_);
@@ -519,7 +578,7 @@ void Reader::place_in_container(Process& process, const Process* previous) {
   process.inside = process.entered = false;
   // A pod's cgroup outside its containers has nothing to enter: monitors of the runtime run there.
   if (container == nullptr || container->identity.container_id.empty()) return;
-  const Process* const parent = processes_.get(process.parent);
+  const Process* const parent = known_ancestor(process);
   process.inside = true;
   for (const Process* relative : {previous, parent}) {
     if (relative == nullptr || !relative->inside || cgroups_.container(relative->cgroup_id) != container) continue;

@@ -101,6 +101,11 @@ class Reader {
   void read_from_proc(Process& process);
   ProcessRef parent_of(const ProcessKey& parent);
   ProcessRef running_parent(const ProcessKey& key);
+  ProcessRef forker_of(const ProcessKey& key, size_t depth);
+  const Process* known_ancestor(const Process& process);
+  Process* image_before(const ProcessKey& key);
+  void set_lineage(Process& process, ProcessRef forker, const ProcessKey& kernel_parent);
+  void follow_kernel_parent(Process& process, const ProcessKey& kernel_parent);
   void synchronise();
   void follow_cgroup(Process& process, uint64_t cgroup_id);
   void place_in_container(Process& process, const Process* previous);

@@ -18,6 +18,7 @@ namespace tidegate {
 
 using ProcessKey = tg_process_key;
 
+// Images of one process are the same process.
 inline bool same_process(const ProcessKey& a, const ProcessKey& b) { return a.pid == b.pid && a.start_ktime_ns == b.start_ktime_ns; }
 
 struct ProcessKeyEqual {

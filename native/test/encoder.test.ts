@@ -158,12 +158,12 @@ test('random sockets and exits decode to what they were made of', () => {
   const checks: ((event: Event) => void)[] = [];
   const records = Array.from({ length: RECORDS }, (_, index) => {
     const type = types[maker.random(types.length)]!;
-    const header = maker.header(type === 2 ? 80 : 136, type, index + 1);
+    const header = maker.header(type === 2 ? 104 : 136, type, index + 1);
     if (type === 2) {
-      const body = Buffer.alloc(24);
+      const body = Buffer.alloc(48);
       const [user, status] = [maker.number(50), maker.random(65_536)];
-      body.writeBigUInt64LE(user, 0);
-      body.writeUInt32LE(status, 16);
+      body.writeBigUInt64LE(user, 24);
+      body.writeUInt32LE(status, 40);
       checks.push(({ exit }) => {
         assert.deepEqual(
           [exit?.code ?? 0, exit?.signal ?? 0, exit?.coreDumped ?? false, BigInt(exit?.userNs ?? 0)],

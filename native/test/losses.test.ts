@@ -7,7 +7,9 @@ import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { createHost, type Host } from '@tidegate/testkit';
 import { readState, stormPinned, type StormOptions } from '../src/index.ts';
+import { createCgroups } from './cgroups.ts';
 import {
+  compileProgram,
   findExec,
   readerOptions,
   sequencesAreWhole,
@@ -183,6 +185,55 @@ describe('losses', { skip: skipReason() }, () => {
     const second = startSensor({ pinDirectory }, folder);
     assert.equal(second.reader.pinning.resumed, true);
     await second.until('an exec between the two', () => findExec(second, marker) !== undefined);
+    await second.close();
+  });
+
+  test('who forked a process that is an orphan by now is known to the next sensor too', async t => {
+    const program = compileProgram(folder, 'lineage');
+    const first = startSensor({ pinDirectory }, folder);
+    const marker = randomUUID();
+    const launcher = spawn(program, ['held', marker], { stdio: ['pipe', 'pipe', 'inherit'] });
+    t.after(() => launcher.kill('SIGKILL'));
+    const [line] = (await once(launcher.stdout.setEncoding('utf8'), 'data')) as [string];
+    const [middle, kernelParent] = line.split(' ').map(Number);
+    const end = (): SeenEvent | undefined => first.events.find(({ event, process }) => event.exit && process?.pid === middle);
+    await first.until('the end of the middle process', () => end() !== undefined);
+    await first.reader.close();
+
+    const second = startSensor({ pinDirectory }, folder);
+    launcher.stdin.end('go');
+    await second.until('the exec of the last', () => findExec(second, `${marker}-last`) !== undefined);
+    const { process: last, ancestors } = findExec(second, `${marker}-last`)!;
+    assert.equal(ancestors[0]?.execId, end()?.process?.execId);
+    assert.equal(ancestors[1]?.execId, findExec(first, marker)?.process?.execId);
+    assert.equal(ancestors.at(-1)?.pid, 1);
+    assert.equal(last?.kernelParentPid, kernelParent);
+    await second.close();
+  });
+
+  test('an orphan in a container has not entered it for the next sensor either', async t => {
+    const cgroups = createCgroups();
+    t.after(() => {
+      cgroups.remove();
+    });
+    const cgroup = cgroups.make(`machine.slice/libpod-${'c0ffee00'.repeat(8)}.scope`);
+    const program = compileProgram(folder, 'lineage');
+    const first = startSensor({ pinDirectory }, folder);
+    const marker = randomUUID();
+    const shell = ['-c', `echo $$ > ${cgroup}/cgroup.procs && exec ${program} held ${marker}`];
+    const launcher = spawn('/bin/sh', shell, { stdio: ['pipe', 'pipe', 'inherit'] });
+    const ended = once(launcher, 'exit');
+    t.after(() => launcher.kill('SIGKILL'));
+    await once(launcher.stdout, 'data');
+    await first.until('the launcher', () => findExec(first, marker) !== undefined);
+    await first.reader.close();
+
+    const second = startSensor({ pinDirectory }, folder);
+    launcher.stdin.end('go');
+    await second.until('the exec of the last', () => findExec(second, `${marker}-last`) !== undefined);
+    const { process: last, container } = findExec(second, `${marker}-last`)!;
+    assert.deepEqual([container?.containerId, last?.entered ?? false], ['c0ffee00'.repeat(8), false]);
+    await ended;
     await second.close();
   });
 

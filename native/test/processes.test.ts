@@ -14,10 +14,12 @@ const PID_REUSE_TRIES = 200;
 describe('processes', { skip: skipReason() }, () => {
   let sensor: TestSensor;
   let forms: string;
+  let lineage: string;
 
   before(() => {
     sensor = startSensor();
     forms = compileProgram(sensor.folder, 'exec_forms');
+    lineage = compileProgram(sensor.folder, 'lineage');
   });
   after(() => sensor.close());
 
@@ -194,6 +196,27 @@ describe('processes', { skip: skipReason() }, () => {
     assert.equal(child?.process?.origin, ProcessOrigin.PROCESS_ORIGIN_FORK);
     assert.deepEqual(child.process?.arguments, [forms, 'fork', marker]);
   });
+
+  for (const form of ['double-fork', 'subreaper', 'clone-parent', 'thread', 'leader-ends'])
+    test(`the parent is who forked, and the one that the kernel names is told beside it: ${form}`, async () => {
+      const marker = randomUUID();
+      const { stdout, pid: launcher } = spawnSync(lineage, [form, marker], { encoding: 'utf8' });
+      const [middle, kernelParent] = stdout.split(' ').map(Number);
+      const { process: last, ancestors } = await seen(`${marker}-last`);
+      assert.deepEqual([ancestors[0]?.pid, ancestors[1]?.pid, ancestors[2]?.pid], [middle, launcher, process.pid]);
+      assert.deepEqual(ancestors[0]?.arguments, [lineage, form, marker]);
+      assert.equal(ancestors.at(-1)?.pid, 1);
+      assert.equal(last?.kernelParentPid, kernelParent);
+      if (form === 'subreaper' || form === 'clone-parent') {
+        assert.equal(kernelParent, launcher);
+        assert.equal(last?.kernelParentExecId, ancestors[1]?.execId);
+      }
+      const exit = exitOf(findExec(sensor, `${marker}-last`)!);
+      assert.equal(exit?.ancestors[0]?.pid, middle);
+      assert.equal(exit?.process?.kernelParentPid, kernelParent);
+      // Where both are the same, nothing is said.
+      assert.equal(ancestors[1]?.kernelParentPid ?? 0, 0);
+    });
 
   test('memfd and deleted binaries are told', async () => {
     const marker = randomUUID();

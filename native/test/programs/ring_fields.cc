@@ -91,6 +91,7 @@ void check_exec(const tg_exec& exec) {
 }
 
 void check_exit(const tg_exit& exit) {
+  check_key(exit.parent);
   CHECK(exit.pad == 0 && exit.status <= 0xffff);
   const uint64_t lived_ns = exit.header.ktime_ns - exit.header.process.start_ktime_ns;
   const uint64_t most_ns = lived_ns * static_cast<uint64_t>(libbpf_num_possible_cpus());

@@ -34,6 +34,9 @@ export interface ProcessJson {
   kernel_thread?: true;
   entered?: true;
   parent_exec_id?: string;
+  /** The parent that the kernel names, where that is not the one that forked this process. */
+  kernel_parent_exec_id?: string;
+  kernel_parent_pid?: number;
 }
 
 /** An ancestor beyond the parent, nearest first. */
@@ -279,6 +282,9 @@ function processJson(process: Process, processes: ReadonlyMap<number, Process>, 
     ...(process.kernelThread ? { kernel_thread: true } : {}),
     ...(process.entered ? { entered: true } : {}),
     ...(parent?.execId ? { parent_exec_id: parent.execId } : {}),
+    ...(process.kernelParentExecId
+      ? { kernel_parent_exec_id: process.kernelParentExecId, kernel_parent_pid: process.kernelParentPid ?? 0 }
+      : {}),
   };
 }
 

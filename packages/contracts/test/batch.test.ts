@@ -33,7 +33,7 @@ function sampleBatch(): EventBatchInput {
     containers: [{ id: 1, containerId: 'c0ffee', podUid: 'uid-1', runtime: 'containerd' }],
     processes: [
       { id: 1, execId: 'aW5pdA==', pid: 1, binary: '/sbin/init', origin: ProcessOrigin.PROCESS_ORIGIN_RUNNING },
-      { id: 2, parent: 1, execId: 'c2g=', pid: 20, binary: '/bin/sh', arguments: ['sh', '-c', 'x'] },
+      { id: 2, parent: 1, execId: 'c2g=', pid: 20, binary: '/bin/sh', kernelParentExecId: 'cmVhcGVy', kernelParentPid: 9 },
       { id: 3, parent: 2, container: 1, execId: 'bHM=', pid: 21, uid: 1000, binary: '/bin/ls', arguments: ['ls', 'a\nb', ''], cwd: '/tmp' },
     ],
     pods: [{ uid: 'uid-1', namespace: 'shop', name: 'web-1', workload: 'web', workloadKind: 'Deployment', labels: { app: 'web' } }],
@@ -64,6 +64,8 @@ test('an event as JSON is whole by itself', () => {
   assert.equal(exec.time, '2023-11-14T22:13:25.000000Z');
   assert.deepEqual(exec.process?.arguments, ['ls', 'a\nb', '']);
   assert.equal(exec.process?.parent_exec_id, 'c2g=');
+  assert.equal('kernel_parent_exec_id' in exec.process, false);
+  assert.deepEqual([exec.parent?.kernel_parent_exec_id, exec.parent?.kernel_parent_pid], ['cmVhcGVy', 9]);
   assert.equal(exec.parent?.binary, '/bin/sh');
   assert.deepEqual(
     exec.ancestors?.map(each => each.pid),

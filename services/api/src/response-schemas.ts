@@ -41,6 +41,10 @@ export const ProcessSchema = Type.Object({
   kernel_thread: Flag,
   entered: Flag,
   parent_exec_id: Type.Optional(ExecId),
+  kernel_parent_exec_id: Type.Optional(
+    Type.String({ description: 'The parent that the kernel names, where that is not the process that forked this one.' }),
+  ),
+  kernel_parent_pid: Type.Optional(Type.Integer()),
 });
 
 export const ContainerSchema = Type.Object({
