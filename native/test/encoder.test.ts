@@ -1,19 +1,17 @@
 import { decodeBatch, type Event, type Process } from '@tidegate/contracts';
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { buildTestPrograms } from './test-programs.ts';
 
-const FOLDER = fileURLToPath(new URL('..', import.meta.url));
 const SEED = 0x51ed2701;
 const RECORDS = 3_000;
 const BROKEN_RECORDS = 20_000;
 const EXEC_BYTES = 288; // sizeof(struct tg_exec), data apart
 
 /** Set where programs of another build are to run: sanitizer.test.ts. */
-const PROGRAMS = process.env['TIDEGATE_NATIVE_TEST_PROGRAMS'] ?? join(FOLDER, 'build/test');
-if (!process.env['TIDEGATE_NATIVE_TEST_PROGRAMS']) execFileSync('make', ['-s', '-C', FOLDER, 'test-programs']);
+const PROGRAMS = process.env['TIDEGATE_NATIVE_TEST_PROGRAMS'] ?? buildTestPrograms();
 
 /** Records as bpf/include/tidegate_event.h lays them out, with random content; the same every time. */
 class RecordMaker {

@@ -1,8 +1,7 @@
 import { prepareVm, runInVm, type KernelSeries } from '@tidegate/testkit';
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { buildTestPrograms } from './test-programs.ts';
 
 const KERNELS: readonly KernelSeries[] = ['6.1', '6.12'];
 const TIMEOUT_MS = 300_000;
@@ -21,7 +20,7 @@ for (const kernel of KERNELS) {
 
   test(`processes and connections on Linux ${kernel}`, { skip }, async () => {
     // In the VM the repository is read-only.
-    execFileSync('make', ['-s', '-C', fileURLToPath(new URL('..', import.meta.url)), 'test-programs']);
+    buildTestPrograms();
     const patterns = NAMES.map(name => `--test-name-pattern='${name}'`).join(' ');
     const command = `node_modules/.bin/node --test --test-concurrency=1 --test-reporter=tap ${patterns} ${FILES.join(' ')}`;
     const { exitCode, output } = await runInVm(`ip link set lo up && ${command}`, { kernel, timeoutMs: TIMEOUT_MS });
