@@ -19,6 +19,8 @@ const PARENT_ID = execId(10, START);
 const CHILD_ID = execId(20, START + 1e6);
 
 const FULL_PROCESS = {
+  kernelParentExecId: execId(1, 1),
+  kernelParentPid: 1,
   container: 1,
   binary: '/bin/ls',
   arguments: ['ls', '\ufffd'],
