@@ -24,16 +24,19 @@ static __always_inline void tg_remember_forker(struct task_struct *child, const 
 static __always_inline void tg_remember_children(struct task_struct *task)
 {
 	struct list_head *head = (void *)task + bpf_core_field_offset(struct task_struct, children);
-	struct list_head *node = task->children.next;
+	struct list_head *node = head;
 	struct tg_process_key forker, parent;
 	struct tg_process_start start;
 
-	if (node == head)
+	if (task->children.next == head)
 		return;
 	tg_process_key(&forker, task);
-	for (int i = 0; i < TG_CHILDREN_MAX && node && node != head; i++) {
-		tg_remember_forker((void *)node - bpf_core_field_offset(struct task_struct, sibling), &forker);
+	/* Read at the begin of a turn: 6.1 takes a jump back to what follows a call for a loop without end (clang 14). */
+	for (int i = 0; i < TG_CHILDREN_MAX; i++) {
 		node = BPF_CORE_READ(node, next);
+		if (!node || node == head)
+			break;
+		tg_remember_forker((void *)node - bpf_core_field_offset(struct task_struct, sibling), &forker);
 	}
 	/* And who forked this one, so that lineage does not end here. */
 	start = (struct tg_process_start){ .start_ktime_ns = forker.start_ktime_ns, .pid = forker.pid };
