@@ -5,19 +5,20 @@ import globals from 'globals';
 import tseslint from 'typescript-eslint';
 
 /**
- * Which workspaces a folder may import. Imports run one way: contracts <- runtime <- services, cli. Services never import each other (they meet on subjects), and only
+ * Which workspaces a folder may import. Imports run one way: contracts <- runtime <- events <- services, cli. Services never import each other (they meet on subjects), and only
  * node-sensor imports native.
  */
 const MAY_IMPORT = {
   'packages/contracts': [],
   'packages/runtime': ['contracts'],
+  'packages/events': ['contracts', 'runtime'],
   'packages/testkit': ['contracts', 'runtime'],
   'packages/cli': ['contracts', 'runtime'],
   native: [],
   'services/node-sensor': ['contracts', 'runtime', 'native'],
   'services/enricher': ['contracts', 'runtime'],
   'services/enforcer-gateway': ['contracts', 'runtime'],
-  'services/api': ['contracts', 'runtime'],
+  'services/api': ['contracts', 'runtime', 'events'],
   loadtest: ['contracts', 'runtime', 'testkit', 'native', 'enricher'],
 };
 const WORKSPACES = Object.keys(MAY_IMPORT).map(folder => folder.split('/').at(-1));

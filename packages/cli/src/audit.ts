@@ -1,10 +1,20 @@
 /**
  * Proves that nothing is missing from EVENTS in silence: of each node's sequence numbers, every one is there as an event or covered by a loss event.
  *
- * Pure: it is fed the payloads of messages in any order and says what it found. Which messages belong to a window of time, and when the last batch
- * of a window is complete, is the caller's part (`phase`).
+ * Pure: it is fed messages and says what it found. A batch belongs to the window of time in which its first part was stored; which part of which batch a message is, its
+ * headers say.
  */
-import { BatchField, Event, EventField, Kind, WireCursor, leadingNumbers, lossReasonName, walkFields } from '@tidegate/contracts';
+import {
+  BatchField,
+  Event,
+  EventField,
+  Kind,
+  WireCursor,
+  leadingNumbers,
+  lossReasonName,
+  walkFields,
+  type EventHeaders,
+} from '@tidegate/contracts';
 import { TidegateError } from '@tidegate/runtime';
 import { SequenceSet, type SequenceRange } from './sequence-set.ts';
 
@@ -13,11 +23,11 @@ const MAX_LOSSES = 1_000_000;
 /** Gaps that are listed for each node; all are counted. */
 const MAX_LISTED_GAPS = 20;
 
-/**
- * Where a message stands to the window of time that is audited. `before` and `after` are read so that a batch which the window's edge cuts, because
- * its messages were stored on both sides, is still whole; they count only where their batch has a message `within`.
- */
-export type AuditPhase = 'before' | 'within' | 'after';
+/** Where a message stands to the window of time that is audited. What is stored after it is looked at for the rest of batches that began within. */
+export type AuditPhase = 'within' | 'after';
+
+/** Which part of its batch a message is; undefined: all of it. */
+export type BatchPart = Pick<EventHeaders, 'part' | 'parts'> | undefined;
 
 export interface NodeAudit {
   node: string;
@@ -45,14 +55,13 @@ export interface NodeAudit {
 export interface Audit {
   /**
    * @param payload an EventBatch of EVENTS
+   * @param part as its headers say
    * @throws {BatchError} when it is none
    * @throws {TidegateError} AUDIT_TOO_SCATTERED
    */
-  add(payload: Uint8Array, phase: AuditPhase): void;
-  /** Nodes whose newest batch of the window has numbers missing before it ends, and no later batch was seen: perhaps it is still being stored. */
+  add(payload: Uint8Array, part: BatchPart, phase: AuditPhase): void;
+  /** Nodes whose newest batch of the window lacks parts, and no later batch was seen: perhaps they are still being stored. */
   unsettled(): string[];
-  /** Nodes whose newest batch of the window was followed by another: nothing more of the window can come. */
-  isFollowed(): boolean;
   /** One entry for each node with a message within, by name. */
   result(): NodeAudit[];
 }
@@ -60,7 +69,7 @@ export interface Audit {
 export interface AuditOptions {
   /** Audits this node alone; default: all. */
   node?: string | undefined;
-  /** The stream has discarded what it held before the first message, perhaps a part of a batch: each node's first batch is left out. */
+  /** There was something before the first message: a node's first batch is left out unless it begins with its first part. */
   startsTorn?: boolean;
 }
 
@@ -69,30 +78,28 @@ export function createAudit({ node: onlyNode, startsTorn = false }: AuditOptions
   const cursorNumbers = new Float64Array(EventField.sequence + 1);
   let lossCount = 0;
 
-  function add(payload: Uint8Array, phase: AuditPhase): void {
+  function add(payload: Uint8Array, part: BatchPart, phase: AuditPhase): void {
     const header = readHeader(payload);
     if (onlyNode !== undefined && header.node !== onlyNode) return;
     const key = header.recorded ? `${header.node}\n${header.boot}` : header.node;
     let state = nodes.get(key);
+    const batch = `${header.boot}:${header.batch}`;
     if (!state) {
       if (phase === 'after') return;
       state = createNodeState(header);
-      if (startsTorn) state.torn = `${header.boot}:${header.batch}`;
+      if (startsTorn && part && part.part > 1) state.torn = batch;
       nodes.set(key, state);
     }
-    const batch = `${header.boot}:${header.batch}`;
     if (batch === state.torn) return;
-    if (batch !== state.batch) {
-      if (phase === 'after') {
-        state.followed = true;
-        return;
-      }
-      // Of what was stored before the window only each node's newest batch can reach into it.
-      if (!state.within) Object.assign(state, emptyFindings());
-      state.previousLast = state.range?.last;
-      state.batch = batch;
+    if (batch !== state.batch || header.batch === 0) {
+      // Whatever the batch before lacks comes no more.
+      state.lacking.clear();
+      state.batch = phase === 'after' ? '' : batch;
+      if (phase === 'after') return;
+      for (let i = 1; i <= (part?.parts ?? 0); i++) state.lacking.add(i);
     }
-    if (phase === 'within') state.within = true;
+    state.lacking.delete(part?.part ?? 0);
+    state.hasEvents = true;
     addEvents(state, payload);
   }
 
@@ -137,14 +144,10 @@ export function createAudit({ node: onlyNode, startsTorn = false }: AuditOptions
 
   return {
     add,
-    unsettled: () =>
-      [...nodes.values()]
-        .filter(state => state.within && !state.followed && state.range && hasHoleInLastBatch(state, state.range))
-        .map(state => state.node),
-    isFollowed: () => [...nodes.values()].every(state => !state.within || state.followed),
+    unsettled: () => [...nodes.values()].filter(state => state.lacking.size > 0).map(state => state.node),
     result: () =>
       [...nodes.values()]
-        .filter(state => state.within)
+        .filter(state => state.hasEvents)
         .map(auditNode)
         .sort((a, b) => compare(a.node, b.node) || compare(a.recordedBoot ?? '', b.recordedBoot ?? '')),
   };
@@ -160,43 +163,38 @@ interface LossClaim extends SequenceRange {
   count: number;
 }
 
-interface Findings {
+interface NodeState {
   sequences: SequenceSet;
-  /** Numbers seen, of the window and of the batches that its edges cut. */
+  /** Numbers seen. */
   range: SequenceRange | undefined;
   losses: LossClaim[];
   unnumbered: Set<string>;
   duplicates: number;
-}
-
-interface NodeState extends Findings {
   node: string;
   recordedBoot: string | undefined;
-  /** `<boot>:<batch>` of the newest message. */
+  /** `<boot>:<batch>` of the newest message of the window. */
   batch: string;
-  /** The same of a batch that may not be whole. */
+  /** Its parts that were not seen. */
+  lacking: Set<number>;
+  /** The same of a batch that began before the window. */
   torn: string | undefined;
-  /** Highest number before the newest batch. */
-  previousLast: number | undefined;
-  within: boolean;
-  followed: boolean;
+  hasEvents: boolean;
 }
 
 function createNodeState({ node, boot, recorded }: BatchHeader): NodeState {
   return {
-    ...emptyFindings(),
+    sequences: new SequenceSet(),
+    range: undefined,
+    losses: [],
+    unnumbered: new Set(),
+    duplicates: 0,
     node,
     recordedBoot: recorded ? boot : undefined,
     batch: '',
+    lacking: new Set(),
     torn: undefined,
-    previousLast: undefined,
-    within: false,
-    followed: false,
+    hasEvents: false,
   };
-}
-
-function emptyFindings(): Findings {
-  return { sequences: new SequenceSet(), range: undefined, losses: [], unnumbered: new Set(), duplicates: 0 };
 }
 
 interface BatchHeader {
@@ -233,11 +231,6 @@ function widened(range: SequenceRange | undefined, sequence: number): SequenceRa
   if (sequence < range.first) range.first = sequence;
   if (sequence > range.last) range.last = sequence;
   return range;
-}
-
-function hasHoleInLastBatch(state: NodeState, range: SequenceRange): boolean {
-  const first = state.previousLast === undefined ? range.first : state.previousLast + 1;
-  return uncovered([...state.sequences.missing(Math.min(first, range.last), range.last)], state.losses).length > 0;
 }
 
 function auditNode(state: NodeState): NodeAudit {

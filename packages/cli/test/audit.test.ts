@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Kind, LossReason, encodeBatch, type Event } from '@tidegate/contracts';
-import { createAudit, isClean, uncovered, type AuditPhase } from '../src/audit.ts';
+import { createAudit, isClean, uncovered, type BatchPart } from '../src/audit.ts';
 import { SequenceSet } from '../src/sequence-set.ts';
 
 /** Mulberry32: the same permutations in every run. */
@@ -38,7 +38,7 @@ function message(batch: number, events: Event[], more: { node?: string; boot?: s
 
 function audited(messages: readonly Uint8Array[]) {
   const audit = createAudit();
-  for (const payload of messages) audit.add(payload, 'within');
+  for (const payload of messages) audit.add(payload, undefined, 'within');
   return audit.result();
 }
 
@@ -221,7 +221,10 @@ test('nodes are audited apart, recorded plays each by themselves', () => {
   );
 });
 
-test("a batch that the window's edges cut is no gap, wherever it is cut", () => {
+const FIRST: BatchPart = { part: 1, parts: 2 };
+const SECOND: BatchPart = { part: 2, parts: 2 };
+
+test("a batch that the window's edges cut is no gap, wherever it is cut, and belongs where it begins", () => {
   // Three batches of two messages, whose numbers interleave as subjects do.
   const messages = [
     message(1, [exec(1), exec(3)]),
@@ -233,38 +236,34 @@ test("a batch that the window's edges cut is no gap, wherever it is cut", () => 
   ];
   for (let from = 0; from < messages.length; from++) {
     for (let to = from + 1; to <= messages.length; to++) {
-      const audit = createAudit();
-      messages.forEach((payload, i) => audit.add(payload, phaseAt(i, from, to)));
+      const audit = createAudit({ startsTorn: from > 0 });
+      for (let i = from; i < messages.length; i++) audit.add(messages[i]!, i % 2 === 0 ? FIRST : SECOND, i < to ? 'within' : 'after');
+      assert.deepEqual(audit.unsettled(), []);
       const [node] = audit.result();
-      assert.deepEqual([node!.gapNumbers, node!.duplicates], [0, 0], `window ${from}..${to}`);
-      assert.deepEqual([node!.first, node!.last], [Math.floor(from / 2) * 4 + 1, Math.ceil(to / 2) * 4]);
+      const [first, last] = [Math.ceil(from / 2) * 4 + 1, Math.ceil(to / 2) * 4];
+      if (first > last) assert.equal(node, undefined);
+      else assert.deepEqual([node!.gapNumbers, node!.duplicates, node!.first, node!.last], [0, 0, first, last], `window ${from}..${to}`);
     }
   }
 });
 
-function phaseAt(index: number, from: number, to: number): AuditPhase {
-  return index < from ? 'before' : index < to ? 'within' : 'after';
-}
-
-test('the newest batch with a hole is unsettled until the rest or another batch comes', () => {
+test('a batch that lacks a part is unsettled until that or another batch comes', () => {
   const audit = createAudit();
-  audit.add(message(1, [exec(1)]), 'within');
+  audit.add(message(1, [exec(1)]), undefined, 'within');
   assert.deepEqual(audit.unsettled(), []);
-  audit.add(message(2, [exec(4)]), 'within');
+  audit.add(message(2, [exec(4)]), FIRST, 'within');
   assert.deepEqual(audit.unsettled(), ['a']);
-  audit.add(message(2, [exec(2), exec(3)]), 'after');
+  audit.add(message(2, [exec(4)]), FIRST, 'within');
+  assert.deepEqual(audit.unsettled(), ['a'], 'a repetition is no part');
+  audit.add(message(2, [exec(2), exec(3)]), SECOND, 'after');
   assert.deepEqual(audit.unsettled(), []);
-  assert.equal(audit.isFollowed(), false);
-  audit.add(message(3, [exec(9)]), 'after');
-  assert.equal(audit.isFollowed(), true);
+  audit.add(message(3, [exec(9)]), FIRST, 'after');
+  assert.deepEqual(audit.unsettled(), []);
   assert.equal(audit.result()[0]!.last, 4);
-});
-
-test("where the stream has discarded its beginning, each node's first batch is left out", () => {
-  const audit = createAudit({ startsTorn: true });
-  audit.add(message(1, [exec(4)]), 'within');
-  audit.add(message(2, [exec(5), exec(6)]), 'within');
-  assert.deepEqual([audit.result()[0]!.first, audit.result()[0]!.last], [5, 6]);
+  const followed = createAudit();
+  followed.add(message(2, [exec(4)]), FIRST, 'within');
+  followed.add(message(3, [exec(9)]), FIRST, 'after');
+  assert.deepEqual(followed.unsettled(), []);
 });
 
 test('header fields appended to a batch count instead of the earlier ones', () => {

@@ -1,5 +1,5 @@
 /** How values of the key-value buckets are written, and what they must look like to be read. */
-import { checkShape, count, object, text, type Shape } from './json-shape.ts';
+import { checkShape, count, object, table, text, time, type Shape } from './json-shape.ts';
 
 /** For those who read only. */
 export interface BucketDecoder<Value> {
@@ -51,3 +51,15 @@ export const enricherMemberCodec = jsonCodec(object<EnricherMember>({ startedAt:
 export const enricherCursorCodec = jsonCodec(
   object<EnricherCursor>({ streamSequence: count, storedAtMs: count, batch: count, boot: text, lastSequence: count, owner: text }),
 );
+
+/** Value of `<consumer>` in KV `positions`: how far a consumer of EVENTS has done its work. */
+export interface ConsumerPosition {
+  /** When the stream was made, RFC 3339: one that was made anew counts from 1 again. */
+  created: string;
+  /** Stream sequence at which reading goes on. */
+  next: number;
+  /** Nodes of which more is done than that: up to which stream sequence, by the node's token. */
+  given: Record<string, number>;
+}
+
+export const consumerPositionCodec = jsonCodec(object<ConsumerPosition>({ created: time, next: count, given: table(count) }));

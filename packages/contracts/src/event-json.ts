@@ -32,6 +32,8 @@ export interface ProcessJson {
   /** exec, fork, running or unknown: how the sensor learned of it. */
   origin: string;
   kernel_thread?: true;
+  /** Outside of what the reader may see: nothing but its exec_id is told. */
+  redacted?: true;
   entered?: true;
   parent_exec_id?: string;
   /** The parent that the kernel names, where that is not the one that forked this process. */
@@ -40,7 +42,7 @@ export interface ProcessJson {
 }
 
 /** An ancestor beyond the parent, nearest first. */
-export type AncestorJson = Pick<ProcessJson, 'exec_id' | 'pid' | 'uid' | 'binary' | 'arguments'>;
+export type AncestorJson = Pick<ProcessJson, 'exec_id' | 'pid' | 'uid' | 'binary' | 'arguments' | 'redacted'>;
 
 export interface ContainerJson {
   id: string;
@@ -134,8 +136,16 @@ export interface EventReader {
   all(): EventJson[];
 }
 
-export function createEventReader(batch: EventBatch, place: EventPlace = { namespace: HOST_NAMESPACE, workload: batch.node }): EventReader {
-  const processes = new Map(batch.processes.map(process => [process.id ?? 0, process]));
+/** Which processes of a batch whoever reads it may see: of others it learns that they exist, and nothing else. */
+export type ProcessVisibility = (batch: EventBatch) => (process: Process) => boolean;
+
+export function createEventReader(
+  batch: EventBatch,
+  place: EventPlace = { namespace: HOST_NAMESPACE, workload: batch.node },
+  visibility?: ProcessVisibility,
+): EventReader {
+  const isVisible = visibility?.(batch) ?? (() => true);
+  const processes = new Map(batch.processes.map(process => [process.id ?? 0, isVisible(process) ? process : redacted(process)]));
   const containers = new Map(batch.containers.map(container => [container.id ?? 0, container]));
   const pods = new Map(batch.pods.map(pod => [pod.uid ?? '', pod]));
   const destinations = new Map(batch.destinations.map(destination => [destination.ip ?? '', destination]));
@@ -243,7 +253,7 @@ interface SharedJson {
   pod?: PodJson;
 }
 
-function processParts(process: Process, processes: ReadonlyMap<number, Process>, wallUs: WallClock): SharedJson {
+function processParts(process: ShownProcess, processes: ReadonlyMap<number, ShownProcess>, wallUs: WallClock): SharedJson {
   const json: SharedJson = { process: processJson(process, processes, wallUs) };
   const parent = processes.get(process.parent ?? 0);
   if (!parent) return json;
@@ -257,6 +267,7 @@ function processParts(process: Process, processes: ReadonlyMap<number, Process>,
       uid: ancestor.uid ?? 0,
       binary: ancestor.binary ?? '',
       arguments: ancestor.arguments ?? [],
+      ...(ancestor.redacted ? { redacted: true } : {}),
     });
     ancestor = processes.get(ancestor.parent ?? 0);
   }
@@ -264,7 +275,13 @@ function processParts(process: Process, processes: ReadonlyMap<number, Process>,
   return json;
 }
 
-function processJson(process: Process, processes: ReadonlyMap<number, Process>, wallUs: WallClock): ProcessJson {
+type ShownProcess = Process & { redacted?: true };
+
+function redacted({ id = 0, parent = 0, execId = '' }: Process): ShownProcess {
+  return { id, parent, execId, redacted: true };
+}
+
+function processJson(process: ShownProcess, processes: ReadonlyMap<number, ShownProcess>, wallUs: WallClock): ProcessJson {
   const parent = processes.get(process.parent ?? 0);
   return {
     exec_id: process.execId ?? '',
@@ -280,6 +297,7 @@ function processJson(process: Process, processes: ReadonlyMap<number, Process>, 
     start_time: formatTimeUs(wallUs(process.startKtimeNs ?? 0)),
     origin: ((ProcessOrigin as Record<number, string>)[process.origin ?? 0] ?? 'UNKNOWN').replace('PROCESS_ORIGIN_', '').toLowerCase(),
     ...(process.kernelThread ? { kernel_thread: true } : {}),
+    ...(process.redacted ? { redacted: true } : {}),
     ...(process.entered ? { entered: true } : {}),
     ...(parent?.execId ? { parent_exec_id: parent.execId } : {}),
     ...(process.kernelParentExecId

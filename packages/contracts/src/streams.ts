@@ -77,4 +77,6 @@ export const BUCKETS = {
   sensors: { name: 'sensors', description: 'State of each node sensor', ttlMs: 0, storage: 'file' },
   /** Key `member.<enricher>` and `cursor.<node token>`, value JSON. Written by the enrichers. */
   enrichers: { name: 'enrichers', description: 'Live enrichers, and how far each node is enriched', ttlMs: 0, storage: 'file' },
+  /** Key `<consumer>`, value JSON ConsumerPosition. Written by the consumer. */
+  positions: { name: 'positions', description: 'How far each consumer of EVENTS has done its work', ttlMs: 0, storage: 'file' },
 } as const satisfies Record<string, BucketDefinition>;

@@ -47,6 +47,10 @@ export const ErrorCatalogue = {
     meaning: 'Somebody else wrote the entry of a bucket first.',
     remedy: 'Read it anew and decide again; services do so by themselves.',
   },
+  CURSOR_EXPIRED: {
+    meaning: 'The stream has discarded the events at which a cursor points.',
+    remedy: 'Begin anew, without the cursor.',
+  },
   STREAM_UNAVAILABLE: {
     meaning: 'NATS does not answer, or the stream does not exist.',
     remedy:

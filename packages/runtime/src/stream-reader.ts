@@ -61,8 +61,8 @@ export interface StreamReaders {
   open(options: StreamReaderOptions): StreamReader;
   /** Sequence of the first message stored at or after a time, or the one the next message will get. @throws {TidegateError} STREAM_UNAVAILABLE */
   sequenceAt(stream: string, timeMs: number): Promise<number>;
-  /** First and last sequence of a stream; an empty one's first is its last plus one. @throws {TidegateError} STREAM_UNAVAILABLE */
-  bounds(stream: string): Promise<{ first: number; last: number }>;
+  /** First and last sequence of a stream, an empty one's first is its last plus one; and when it was made, RFC 3339. @throws {TidegateError} STREAM_UNAVAILABLE */
+  bounds(stream: string): Promise<{ first: number; last: number; created: string }>;
   /**
    * One message of a subject, which may have wildcards: the first from a sequence on, or the last; undefined when there is none.
    * @throws {TidegateError} STREAM_UNAVAILABLE
@@ -107,8 +107,8 @@ export async function createStreamReaders(nc: NatsConnection): Promise<StreamRea
       }),
     bounds: stream =>
       available(stream, async () => {
-        const { state } = await manager.streams.info(stream);
-        return { first: state.messages === 0 ? state.last_seq + 1 : state.first_seq, last: state.last_seq };
+        const { state, created } = await manager.streams.info(stream);
+        return { first: state.messages === 0 ? state.last_seq + 1 : state.first_seq, last: state.last_seq, created };
       }),
     message: (stream, subject, which) =>
       available(stream, async () => {

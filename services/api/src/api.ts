@@ -3,13 +3,12 @@ import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import websocket from '@fastify/websocket';
 import type { NatsConnection } from '@nats-io/nats-core';
-import { createBuckets, createNodeRegistry, createStreamReaders, malformedEntries, serverAtLeast, type Logger } from '@tidegate/runtime';
+import { openEvents } from '@tidegate/events';
+import { createNodeRegistry, malformedEntries, type Logger } from '@tidegate/runtime';
 import fastify, { LogController, type FastifyInstance, type FastifyReply } from 'fastify';
 import { createApiMetrics, type ApiMetrics } from './api-metrics.ts';
 import { ApiError, toApiError } from './errors.ts';
 import { registerEventRoutes } from './event-routes.ts';
-import { createHistory } from './history.ts';
-import { createLiveFeeds } from './live-feed.ts';
 import { Close, registerLiveRoute } from './live-route.ts';
 import { registerNodeRoutes } from './node-routes.ts';
 import { registerPageRoutes } from './page-routes.ts';
@@ -21,7 +20,6 @@ import { createRequestSlots } from './request-slots.ts';
 import { SHARED_SCHEMAS } from './response-schemas.ts';
 import { createStatusReader } from './status.ts';
 import { registerStatusRoutes } from './status-routes.ts';
-import type { EventMessage } from './event-message.ts';
 
 export interface ApiOptions {
   nc: NatsConnection;
@@ -41,8 +39,6 @@ export interface Api {
   close(): Promise<void>;
 }
 
-/** From which server on a consumer takes several filter subjects. */
-const SEVERAL_FILTERS_SINCE = '2.10.0';
 /** exec_id: base64 of a node's name of up to 253 characters and two numbers. */
 const MAX_PATH_PARAMETER_LENGTH = 512;
 /** Clients of the live feed send nothing but control frames. */
@@ -62,16 +58,13 @@ export async function createApi({
   maxLiveClients = DEFAULT_MAX_LIVE_CLIENTS,
 }: ApiOptions): Promise<Api> {
   const metrics = createApiMetrics();
-  const readers = await createStreamReaders(nc);
-  const buckets = await createBuckets({ nc, logger, malformed: malformedEntries(metrics.metrics) });
-  const onUnreadable = (message: EventMessage) => {
-    metrics.unreadableMessages.inc();
-    logger.warn({ streamSequence: message.sequence }, 'a message of EVENTS is no event batch');
-  };
+  const events = await openEvents(nc, {
+    logger,
+    malformed: malformedEntries(metrics.metrics),
+    onUnreadable: () => metrics.unreadableMessages.inc(),
+  });
+  const { history, readers, feeds, buckets } = events;
   const registry = createNodeRegistry(buckets);
-  const canFilterSeveral = () => serverAtLeast(nc, SEVERAL_FILTERS_SINCE);
-  const history = createHistory({ readers, canFilterSeveral, onUnreadable });
-  const feeds = createLiveFeeds({ readers, logger, onUnreadable });
   metrics.observeFeedMessages(() => feeds.messages);
   const slots = createRequestSlots();
 
@@ -100,7 +93,7 @@ export async function createApi({
   await app.register(swaggerUi, { routePrefix: '/docs', staticCSP: true });
   await app.register(async routes => {
     registerEventRoutes(routes, history, slots);
-    registerLiveRoute(routes, { readers, feeds, canFilterSeveral, maxClients: maxLiveClients, metrics, logger });
+    registerLiveRoute(routes, { events, maxClients: maxLiveClients, metrics, logger });
     registerProcessRoutes(routes, createProcessTrees(history, readers), createProcessCandidates(history, readers), slots);
     registerStatusRoutes(routes, nc, createStatusReader(nc, readers, registry, buckets), metrics);
     registerNodeRoutes(routes, registry);
@@ -115,9 +108,7 @@ export async function createApi({
     close: () =>
       (closing ??= (async () => {
         const closed = app.close();
-        feeds.close();
-        readers.close();
-        buckets.close();
+        events.close();
         await closed;
       })()),
   };

@@ -102,7 +102,9 @@ export class ApiError extends Error {
 /** What to answer to an error; undefined: it is a fault of ours. */
 export function toApiError(error: unknown): ApiError | undefined {
   if (error instanceof ApiError) return error;
-  return hasErrorCode(error, 'STREAM_UNAVAILABLE') ? new ApiError('STREAM_UNAVAILABLE', error.message, { cause: error }) : undefined;
+  if (hasErrorCode(error, 'STREAM_UNAVAILABLE')) return new ApiError('STREAM_UNAVAILABLE', error.message, { cause: error });
+  if (hasErrorCode(error, 'CURSOR_EXPIRED')) return new ApiError('CURSOR_EXPIRED', error.message, { cause: error });
+  return undefined;
 }
 
 /** PARAMETERS_INVALID with every fault in its message. */

@@ -1,10 +1,9 @@
 import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import { Type } from 'typebox';
-import { filterDigest, Order, parseCursor } from './cursor.ts';
+import { filterDigest, Order, parseCursor, type EventFilter, type History, type HistoryQuery, type Page } from '@tidegate/events';
 import { faultsError } from './errors.ts';
-import { filterParameters, type EventFilter } from './event-filter.ts';
-import type { History, HistoryQuery, Page } from './history.ts';
+import { filterParameters } from './filter-parameters.ts';
 import { choice, integer, parametersSchema, parseParameters, single } from './parameters.ts';
 import { errorResponses, reference } from './response-schemas.ts';
 import type { RequestSlots } from './request-slots.ts';

@@ -1,7 +1,7 @@
 export { createApi, type Api, type ApiOptions } from './api.ts';
 export { apiSettings, type ApiSettings } from './config.ts';
 export { ApiErrorCatalogue, type ApiErrorCode, type Fault } from './errors.ts';
-export type { Page } from './history.ts';
+export type { Page } from '@tidegate/events';
 export type { ProcessCandidate } from './process-candidates.ts';
 export type { ProcessTree } from './process-tree.ts';
 export type { ProcessNode } from './tree-builder.ts';

@@ -3,18 +3,22 @@
  * event in its place says how much. Oldest first, because then what all slow clients hold is the same few latest messages.
  */
 import type { WebSocket } from '@fastify/websocket';
-import { formatTimeUs, type EventJson, type LossJson } from '@tidegate/contracts';
 import type { Socket } from 'node:net';
-import { BatchGatherer, type BatchGroup, type EventPlace } from './batch-order.ts';
-import { matchesSubject, type EventFilter, type EventMatcher } from './event-filter.ts';
-import type { EventMessage } from './event-message.ts';
-import type { Follower } from './live-feed.ts';
+import {
+  BatchWalk,
+  Order,
+  readerLossJson,
+  type BatchSearch,
+  type EventMatcher,
+  type EventMessage,
+  type EventPlace,
+  type Follower,
+} from '@tidegate/events';
 
 export interface LiveClientOptions {
   socket: WebSocket;
   /** The socket under it: written to in one go for many frames. */
   transport: Socket;
-  filter: EventFilter;
   match: EventMatcher;
   /** Several events a frame, as NDJSON. */
   isBatched: boolean;
@@ -30,12 +34,11 @@ export const MAX_SOCKET_BYTES = 1024 ** 2;
 /** A frame of a batched feed is sent when it has grown to this. */
 const FRAME_BYTES = 64 * 1024;
 
-/**
- * How long the rest of a batch with a hole is waited for, after each of its messages and after its first. Its messages are stored together, so that this is
- * the delay of batches that lost events, and of no others.
- */
-const MAX_GAP_MS = 50;
-const MAX_HOLD_MS = 250;
+/** A batch of which a part is missing is sent after so long. While an enricher is taken over from, nothing else comes of the node either. */
+const HOLD_MS = 10_000;
+const HOLD_CHECK_MS = 1_000;
+/** While history is sent: batches of which a filter shows only some parts are looked for after so many bytes. */
+const SEARCH_AFTER_BYTES = 1024 ** 2;
 
 interface Waiting {
   /** Payload bytes. */
@@ -53,8 +56,7 @@ interface PendingLoss {
 
 export class LiveClient implements Follower {
   readonly #options: LiveClientOptions;
-  /** Batches of which more may come. */
-  readonly #gatherer = new BatchGatherer();
+  readonly #walk = new BatchWalk(Order.oldest, { start: 0, given: new Map() });
   #holdTimer: NodeJS.Timeout | undefined;
   #queue: Waiting[] = [];
   #queuedBytes = 0;
@@ -77,27 +79,31 @@ export class LiveClient implements Follower {
     return this.#isClosed;
   }
 
-  deliver(message: EventMessage, isWhole: boolean): void {
-    if (!this.#gather(message)) return;
-    if (isWhole) this.#gatherer.settle(message.batch!.node);
-    this.#sendComplete();
+  deliver(message: EventMessage): void {
+    if (this.#isClosed) return;
+    this.#walk.add(message, this.#options.match(message));
+    this.#sendWhole();
     this.#limitHolding();
   }
 
-  /** As `deliver`, of messages stored long ago: they tell by themselves when a batch is complete, however late they come. */
-  replay(message: EventMessage): void {
-    if (this.#gather(message)) this.#sendComplete();
+  /** As `deliver`, of messages stored long ago, among which not all parts of a batch need be. */
+  async replay(message: EventMessage, search: BatchSearch): Promise<void> {
+    if (this.#isClosed) return;
+    this.#walk.add(message, this.#options.match(message));
+    await search.settleAhead(this.#walk, SEARCH_AFTER_BYTES);
+    this.#sendWhole();
   }
 
-  /** From here on `deliver` goes on. */
-  endReplay(): void {
-    this.#limitHolding();
+  /** All of history was replayed: what is left of it is not held up by parts that the filter does not show. */
+  async endReplay(search: BatchSearch): Promise<void> {
+    await search.settleAhead(this.#walk);
+    this.#sendWhole();
   }
 
   deliverGap(first: number, last: number): void {
     if (this.#isClosed) return;
     const nowUs = Date.now() * 1000;
-    this.#send([lossEvent({ reason: 'events_discarded', count: 0, fromUs: nowUs, toUs: nowUs, streamSequences: [first, last] })]);
+    this.#send([readerLossJson({ reason: 'events_discarded', count: 0, fromUs: nowUs, toUs: nowUs, streamSequences: [first, last] })]);
   }
 
   fail(error: unknown): void {
@@ -110,32 +116,30 @@ export class LiveClient implements Follower {
     await new Promise<void>(resolve => this.#idle.push(resolve));
   }
 
-  /** false: nothing of it is wanted. */
-  #gather(message: EventMessage): boolean {
-    if (this.#isClosed || !matchesSubject(this.#options.filter, message.place)) return false;
-    const indices = this.#options.match(message);
-    if (indices.length > 0) this.#gatherer.add(message, indices);
-    return indices.length > 0;
-  }
-
   #limitHolding(): void {
-    if (this.#isClosed || !this.#gatherer.isHolding) return;
-    this.#holdTimer ??= setTimeout(() => {
+    if (this.#isClosed || this.#holdTimer || this.#walk.held().length === 0) return;
+    this.#holdTimer = setTimeout(() => {
       this.#holdTimer = undefined;
-      this.#gatherer.expire(MAX_GAP_MS, MAX_HOLD_MS);
-      this.#sendComplete();
+      const nowMs = performance.now();
+      for (const group of this.#walk.held()) if (nowMs - group.metAtMs >= HOLD_MS) this.#walk.giveUp(group);
+      this.#sendWhole();
       this.#limitHolding();
-    }, MAX_GAP_MS);
+    }, HOLD_CHECK_MS);
   }
 
-  #sendComplete(): void {
-    for (let group = this.#gatherer.take(); group; group = this.#gatherer.take()) this.#enqueue(group);
+  #sendWhole(): void {
+    for (let events = this.#walk.nextBatch(); events; events = this.#walk.nextBatch()) {
+      this.#walk.takeBatch();
+      if (events.length > 0) this.#enqueue(events);
+    }
     this.#pump();
   }
 
-  #enqueue(group: BatchGroup): void {
-    this.#queue.push({ bytes: group.bytes, events: group.events(), next: 0 });
-    this.#queuedBytes += group.bytes;
+  #enqueue(events: EventPlace[]): void {
+    // What messages hold in memory counts, once each.
+    const bytes = [...new Set(events.map(({ message }) => message))].reduce((sum, { size }) => sum + size, 0);
+    this.#queue.push({ bytes, events, next: 0 });
+    this.#queuedBytes += bytes;
     while (this.#queuedBytes > MAX_QUEUE_BYTES && this.#queue.length > 1) this.#drop(this.#queue.shift()!);
   }
 
@@ -160,7 +164,7 @@ export class LiveClient implements Follower {
       let frameBytes = 0;
       if (this.#loss) {
         const { count, fromUs, toUs } = this.#loss;
-        frame.push(lossEvent({ reason: 'slow_client', count, fromUs, toUs }));
+        frame.push(readerLossJson({ reason: 'slow_client', count, fromUs, toUs }));
         this.#loss = undefined;
       }
       for (let first = this.#queue[0]; first && frameBytes < FRAME_BYTES; first = this.#queue[0]) {
@@ -201,39 +205,3 @@ export class LiveClient implements Follower {
 
 const NEWLINE = Buffer.from('\n');
 const TEXT_FRAME = { binary: false } as const;
-
-interface LossDescription {
-  reason: 'slow_client' | 'events_discarded';
-  /** Events that matched and were dropped; 0: not known. */
-  count: number;
-  fromUs: number;
-  toUs: number;
-  streamSequences?: [number, number];
-}
-
-/** What a loss of this connection says more: no node's clock and no node's numbers tell of it. */
-interface FeedLossJson extends LossJson {
-  from: string;
-  to: string;
-  first_stream_sequence?: number;
-  last_stream_sequence?: number;
-}
-
-/** A loss of this connection alone, in the shape of an event. */
-function lossEvent({ reason, count, fromUs, toUs, streamSequences }: LossDescription): Buffer {
-  const loss: FeedLossJson = {
-    reason,
-    count,
-    first_sequence: 0,
-    last_sequence: 0,
-    from_ktime_ns: '0',
-    to_ktime_ns: '0',
-    by_kind: {},
-    from: formatTimeUs(fromUs),
-    to: formatTimeUs(toUs),
-    ...(streamSequences && { first_stream_sequence: streamSequences[0], last_stream_sequence: streamSequences[1] }),
-  };
-  const nowhere = { node: '', boot: '', sequence: 0, ktime_ns: '0', namespace: '', workload: '' };
-  const event: EventJson = { time: formatTimeUs(toUs), kind: 'loss', ...nowhere, loss };
-  return Buffer.from(JSON.stringify(event));
-}

@@ -1,22 +1,18 @@
 import { STREAMS } from '@tidegate/contracts';
-import type { Logger, StreamReaders } from '@tidegate/runtime';
+import { CLOCK_SKEW_MS, createMatcher, EventMessage, filterSubjects, type EventFilter, type Events, type LiveFeed } from '@tidegate/events';
+import type { Logger } from '@tidegate/runtime';
 import type { WebSocket } from '@fastify/websocket';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { ApiError, toApiError } from './errors.ts';
-import { createMatcher, filterParameters, filterSubjects, type EventFilter } from './event-filter.ts';
-import { EventMessage } from './event-message.ts';
-import { CLOCK_SKEW_MS } from './history.ts';
+import { filterParameters } from './filter-parameters.ts';
 import { LiveClient } from './live-client.ts';
-import type { LiveFeed, LiveFeeds } from './live-feed.ts';
 import type { ApiMetrics } from './api-metrics.ts';
 import { choice, parametersSchema, parseParameters, single, type ParameterValues } from './parameters.ts';
 import { errorResponses } from './response-schemas.ts';
 import { parseTimeUs, TIME_EXPECTED } from './time-text.ts';
 
 export interface LiveRouteOptions {
-  readers: StreamReaders;
-  feeds: LiveFeeds;
-  canFilterSeveral: () => boolean;
+  events: Events;
   maxClients: number;
   metrics: ApiMetrics;
   logger: Logger;
@@ -96,7 +92,7 @@ export function registerLiveRoute(app: FastifyInstance, options: LiveRouteOption
 async function serve(
   socket: WebSocket,
   request: FastifyRequest,
-  { readers, feeds, canFilterSeveral, metrics }: LiveRouteOptions,
+  { events, metrics }: LiveRouteOptions,
   onFailure: (error: unknown) => void,
 ): Promise<void> {
   const { from, batch, ...filters } = request.live!;
@@ -104,7 +100,6 @@ async function serve(
   const client = new LiveClient({
     socket,
     transport: request.raw.socket,
-    filter,
     match: createMatcher(filter),
     isBatched: batch === 'true',
     onFailure,
@@ -112,37 +107,32 @@ async function serve(
     onDropped: count => metrics.eventsDropped.inc(count),
   });
   const closed = new Promise<void>(resolve => socket.once('close', () => resolve()));
-  const feed = await feeds.acquire();
+  const feed = await events.feeds.acquire();
   try {
     if (from === undefined) feed.follow(client, feed.position);
-    else await replay(client, feed, from, filterSubjects(filter, canFilterSeveral()), readers);
+    else await replay(client, feed, from, filterSubjects(filter, events.canFilterSeveral()), events);
     await closed;
   } finally {
     feed.unfollow(client);
-    feeds.release();
+    events.feeds.release();
   }
 }
 
 /** Sends history at the client's pace until the feed can take over at the exact sequence that was reached. */
-async function replay(client: LiveClient, feed: LiveFeed, fromUs: number, subjects: string[], readers: StreamReaders): Promise<void> {
+async function replay(client: LiveClient, feed: LiveFeed, fromUs: number, subjects: string[], { readers, search }: Events): Promise<void> {
   const start = { timeMs: Math.max(0, fromUs / 1000 - CLOCK_SKEW_MS) };
   const reader = readers.open({ stream: STREAMS.events.name, start, subjects, maxAttempts: Infinity });
-  const isDone = (after: number): boolean => {
-    if (client.isClosed) return true;
-    if (!feed.follow(client, after)) return false;
-    client.endReplay();
-    return true;
-  };
+  const isDone = (after: number): boolean => client.isClosed || feed.follow(client, after);
   try {
     while (!client.isClosed) {
       // Taken before reading: all matching messages up to here are in the stream by now, so the end of the read is beyond it.
       const target = feed.position;
       for await (const message of reader.read({ follow: false })) {
-        client.replay(new EventMessage(message));
+        await client.replay(new EventMessage(message), search);
         await client.idle();
-        if (isDone(message.streamSequence)) return;
+        if (isDone(message.streamSequence)) return await client.endReplay(search);
       }
-      if (isDone(Math.max(reader.position, target))) return;
+      if (isDone(Math.max(reader.position, target))) return await client.endReplay(search);
     }
   } finally {
     reader.close();

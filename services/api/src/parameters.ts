@@ -1,4 +1,5 @@
 /** Query strings: one table says what a parameter means, how it is checked and how it is documented. */
+import type { Selection } from '@tidegate/events';
 import { Type, type TObject } from 'typebox';
 import { faultsError, type Fault } from './errors.ts';
 
@@ -35,14 +36,6 @@ export function single<T>(description: Description, parse: (text: string) => T |
   return { ...description, isList: false, parse: ([text]) => (text === undefined ? undefined : parse(text)) };
 }
 
-/** What a list asks for; values of both stand there once. */
-export interface Selection<T> {
-  /** Alternatives; none: anything. */
-  only: readonly T[];
-  /** Written with ! before them: none of these. */
-  except: readonly T[];
-}
-
 /** A parameter with one or more values, each with ! before it to leave it out. No value may be asked for both ways. */
 export function selection<T>(
   { description, example, expected }: Description,
@@ -61,11 +54,6 @@ export function selection<T>(
       return { only: only as T[], except: except as T[] };
     },
   };
-}
-
-/** Whether a selection takes what `matches` holds for; without a selection everything. */
-export function selects<T>(wanted: Selection<T> | undefined, matches: (value: T) => boolean): boolean {
-  return !wanted || ((wanted.only.length === 0 || wanted.only.some(matches)) && !wanted.except.some(matches));
 }
 
 function isNegated(text: string): boolean {

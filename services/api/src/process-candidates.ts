@@ -1,10 +1,7 @@
 /** The processes that a pid may mean, newest first. A pid is used again and again, and on every node. */
 import { ProcessField, STREAMS, WireType, tagOf, type ContainerJson, type PodJson, type ProcessJson } from '@tidegate/contracts';
 import type { StreamReaders } from '@tidegate/runtime';
-import { Order } from './cursor.ts';
-import type { History } from './history.ts';
-import { selects, type Selection } from './parameters.ts';
-import { WorkMeter } from './work-meter.ts';
+import { Order, selects, WorkMeter, type History, type Selection } from '@tidegate/events';
 
 /** A process that a pid may mean. */
 export interface ProcessCandidate {
@@ -45,10 +42,8 @@ export function createProcessCandidates(history: History, readers: StreamReaders
     const work = new WorkMeter();
     const needle = encodedPid(pid);
     const found = new Map<string, ProcessCandidate>();
-    for await (const message of history.messages(
-      { order: Order.newest, filter: {}, first, last, start, reached: null, index: null },
-      signal,
-    )) {
+    const query = { order: Order.newest, filter: {}, first, last, place: { start, given: new Map<string, number>() } };
+    for await (const message of history.messages(query, signal)) {
       work.count(message);
       // Most messages need not be decoded to see that none of their processes has the pid.
       const batch = message.includes(needle) ? message.batch : undefined;

@@ -3,7 +3,7 @@ import { Type } from 'typebox';
 import { faultsError } from './errors.ts';
 import { abortSignal } from './event-routes.ts';
 import { parseExecId } from './exec-id.ts';
-import { filterParameters } from './event-filter.ts';
+import { filterParameters } from './filter-parameters.ts';
 import { integer, parametersSchema, parseParameters } from './parameters.ts';
 import type { ProcessCandidates } from './process-candidates.ts';
 import type { ProcessTrees } from './process-tree.ts';

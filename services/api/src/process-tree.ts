@@ -1,14 +1,11 @@
 /** Process trees out of EVENTS: every message that speaks of a process or of a descendant holds its exec_id, so a search for bytes finds them all. */
 import { EVENTS_PREFIX, KIND_NAMES, STREAMS, formatTimeUs, recordedNode } from '@tidegate/contracts';
 import type { StreamReaders } from '@tidegate/runtime';
-import { Order } from './cursor.ts';
+import { only, Order, WorkMeter, type EventMessage, type History } from '@tidegate/events';
 import { ApiError } from './errors.ts';
-import type { EventMessage } from './event-message.ts';
 import type { ExecId } from './exec-id.ts';
-import type { History } from './history.ts';
 import { processRanges, type StreamRange } from './process-start.ts';
 import { LIFECYCLE, TreeBuilder, type FoundTree } from './tree-builder.ts';
-import { WorkMeter } from './work-meter.ts';
 
 /** Part of EVENTS that a search did not get to: one request does a bounded amount of work. */
 export interface Unsearched {
@@ -130,11 +127,8 @@ function createSearch(history: History, found: TreeBuilder, signal: AbortSignal)
   }
 
   function messages(order: Order, kinds: readonly string[], { first, last }: StreamRange) {
-    const filter = { kind: { only: kinds, except: [] } };
-    return history.messages(
-      { order, filter, first, last, start: order === Order.oldest ? first : last, reached: null, index: null },
-      signal,
-    );
+    const place = { start: order === Order.oldest ? first : last, given: new Map<string, number>() };
+    return history.messages({ order, filter: { kind: only(...kinds) }, first, last, place }, signal);
   }
 
   /** Searches one range after the other, and gives what is left of all; where the process was found, only that range can speak of it. */

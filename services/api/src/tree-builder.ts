@@ -8,7 +8,7 @@ import {
   type Process,
   type ProcessJson,
 } from '@tidegate/contracts';
-import type { EventMessage } from './event-message.ts';
+import type { EventMessage } from '@tidegate/events';
 import { parseExecId, type ExecId } from './exec-id.ts';
 
 /** One process with those it started. */

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { batchOf, BOOT_TIME_MS, ktimeNow, publish, publishInterleaved, startFixture, type Fixture } from './fixture.ts';
+import { eventSubject, HOST_NAMESPACE, Kind } from '@tidegate/contracts';
+import { batchOf, BOOT_TIME_MS, ktimeNow, NODE, publish, publishInterleaved } from '@tidegate/testkit/event-messages';
+import { startFixture, type Fixture } from './fixture.ts';
 
 const KINDS = ['exec', 'exit', 'connect'];
 const MESSAGES = 150;
@@ -69,7 +71,7 @@ for (const version of ['new', 'debian'] as const) {
   test(`a node's events come in the order of their numbers, across messages and pages, both ways (${version} server)`, async () => {
     await using fixture = await startFixture({ version });
     const nodes = ['n1', 'n2', 'n3'];
-    const count = await publishInterleaved(fixture, nodes, 8);
+    const count = await publishInterleaved(fixture.js, nodes, 8);
     const numbers = Array.from({ length: count }, (_, i) => i + 1);
     const list = async (query: string): Promise<Listed[]> => {
       const listed: Listed[] = [];
@@ -260,7 +262,7 @@ test('a cursor continues its own query only, and says when its place is gone', a
 test('a message that is no batch does not hide the others', async () => {
   await using fixture = await startFixture();
   await publish(fixture.js, 'exec', batchOf('exec', [{ sequence: 1 }]));
-  await publish(fixture.js, 'exec', Buffer.from('\xff\xff\xffnonsense', 'latin1'));
+  await fixture.js.publish(eventSubject(Kind.KIND_EXEC, HOST_NAMESPACE, NODE), Buffer.from('\xff\xff\xffnonsense', 'latin1'));
   await publish(fixture.js, 'exec', batchOf('exec', [{ sequence: 3 }]));
   const { sequences } = await readAll(fixture, 'order=oldest');
   assert.deepEqual(sequences, [1, 3]);

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { waitFor } from '@tidegate/testkit';
 import { WebSocket } from 'ws';
-import { batchOf, interleavedBatch, publish, publishInsistently, publishInterleaved, startFixture, type Fixture } from './fixture.ts';
+import { batchOf, interleavedBatch, publish, publishInsistently, publishInterleaved } from '@tidegate/testkit/event-messages';
+import { startFixture, type Fixture } from './fixture.ts';
 
 interface Received {
   node: string;
@@ -111,7 +112,7 @@ test("a node's events come in the order of their numbers: live, replayed, and wh
   using live = await connectFollowing(fixture, '?node=n1,n2,n3,worker-1');
   using exits = await connectFollowing(fixture, '?kind=exit');
   using rest = await connectFollowing(fixture, '?kind=!exec&node=!n1');
-  const publishing = publishInterleaved(fixture, nodes, 40);
+  const publishing = publishInterleaved(fixture.js, nodes, 40);
   await waitFor(() => live.events.length > 200, { what: 'the first events' });
   using replayed = await connect(fixture, '?from=-1h&node=n1,n2,n3');
   const count = await publishing;

@@ -10,7 +10,8 @@ import {
   kindName,
   type EventBatchInput,
 } from '@tidegate/contracts';
-import { BOOT_TIME_MS, NODE, execId, ktimeNow, publish, startFixture, type Fixture } from './fixture.ts';
+import { BOOT_TIME_MS, NODE, execId, ktimeNow, publish } from '@tidegate/testkit/event-messages';
+import { startFixture, type Fixture } from './fixture.ts';
 import { SchemaCheck } from './schema-check.ts';
 
 const START = ktimeNow() - 30_000e6;

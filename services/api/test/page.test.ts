@@ -5,7 +5,8 @@ import { test } from 'node:test';
 import { Kind, LossReason, encodeBatch, type EventBatchInput } from '@tidegate/contracts';
 import { waitFor } from '@tidegate/testkit';
 import { chromium, type Browser, type Page } from 'playwright-core';
-import { BOOT_TIME_MS, NODE, execId, ktimeNow, publish, startFixture, type Fixture } from './fixture.ts';
+import { BOOT_TIME_MS, NODE, execId, ktimeNow, publish } from '@tidegate/testkit/event-messages';
+import { startFixture, type Fixture } from './fixture.ts';
 
 const CHROMIUM = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(path => existsSync(path));
 const skip = CHROMIUM === undefined ? 'there is no Chromium on this machine' : false;

@@ -5,7 +5,8 @@ import { createStreamReaders } from '@tidegate/runtime';
 import { waitFor } from '@tidegate/testkit';
 import { parseExecId } from '../src/exec-id.ts';
 import { processRanges } from '../src/process-start.ts';
-import { BOOT_TIME_MS, NODE, execId, ktimeNow, publish, startFixture, type Fixture } from './fixture.ts';
+import { BOOT_TIME_MS, NODE, execId, ktimeNow, publish } from '@tidegate/testkit/event-messages';
+import { startFixture, type Fixture } from './fixture.ts';
 
 interface Node {
   process: { pid: number; binary: string };

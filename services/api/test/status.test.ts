@@ -13,7 +13,8 @@ import {
 import { Kvm } from '@nats-io/kv';
 import { headers } from '@nats-io/nats-core';
 import { waitFor } from '@tidegate/testkit';
-import { NODE, startFixture } from './fixture.ts';
+import { NODE } from '@tidegate/testkit/event-messages';
+import { startFixture } from './fixture.ts';
 
 const MALFORMED = ['not JSON', '{}', 'null', '[]', '', '{"node":1,"hooks":[{}],"spool":null}'];
 

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { BatchError, STREAMS } from '@tidegate/contracts';
+import { BatchError, parseEventHeaders, STREAMS } from '@tidegate/contracts';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { createStreamReaders, TidegateError } from '@tidegate/runtime';
 import { Option } from 'commander';
@@ -8,8 +8,8 @@ import { ExitCode, natsOption, urlOf, type CommandContext, type CommandSpec } fr
 import { connectCommand } from '../nats-access.ts';
 import { countText, printable } from '../terminal-text.ts';
 
-/** A batch's messages are stored within this of each other, also when an enricher dies amid them and another takes over. */
-const EDGE_MS = 15_000;
+/** The rest of a batch is waited for so long at the end of the stream: an enricher may have died amid it, and another takes over. */
+const SETTLE_MS = 15_000;
 const PROGRESS_INTERVAL_MS = 250;
 /** How often the end of the stream is looked at for the rest of a batch. */
 const SETTLE_POLL_MS = 250;
@@ -70,12 +70,12 @@ interface AuditWindow {
   context: CommandContext;
 }
 
-/** Reads the window and a little on either side, where batches that the edges cut have their other messages. */
+/** Reads the window, and behind it the rest of the batches that began within. */
 async function auditStream(nc: NatsConnection, { from, to, node, context }: AuditWindow): Promise<AuditReport> {
   const stream = STREAMS.events.name;
   const readers = await createStreamReaders(nc);
   const { first } = await readers.bounds(stream);
-  const reader = readers.open({ stream, start: from ? { timeMs: from.getTime() - EDGE_MS } : { streamSequence: 1 } });
+  const reader = readers.open({ stream, start: from ? { timeMs: from.getTime() } : { streamSequence: 1 } });
   const report: AuditReport = { messages: 0, bytes: 0, unreadable: 0, discarded: 0, nodes: [] };
   let audit: ReturnType<typeof createAudit> | undefined;
   let lastStreamSequence = 0;
@@ -83,22 +83,26 @@ async function auditStream(nc: NatsConnection, { from, to, node, context }: Audi
   let progressAtMs = 0;
   try {
     reading: for (;;) {
-      for await (const { streamSequence, timeNs, data, pending } of reader.read({ follow: false })) {
+      for await (const { streamSequence, timeNs, data, headers, pending } of reader.read({ follow: false })) {
         if (context.signal.aborted) break;
-        audit ??= createAudit({ node, startsTorn: first > 1 && streamSequence <= first });
+        audit ??= createAudit({ node, startsTorn: from !== undefined || first > 1 });
         if (lastStreamSequence > 0) report.discarded += streamSequence - lastStreamSequence - 1;
         lastStreamSequence = streamSequence;
         const timeMs = timeNs / 1e6;
-        const phase: AuditPhase = from && timeMs < from.getTime() ? 'before' : timeMs <= to.getTime() ? 'within' : 'after';
+        const phase: AuditPhase = timeMs <= to.getTime() ? 'within' : 'after';
+        if (phase === 'after' && audit.unsettled().length === 0) break reading;
         report.messages++;
         report.bytes += data.length;
         try {
-          audit.add(data, phase);
+          audit.add(
+            data,
+            parseEventHeaders(name => headers?.get(name)),
+            phase,
+          );
         } catch (error) {
           if (!(error instanceof BatchError)) throw error;
           report.unreadable++;
         }
-        if (phase === 'after' && (timeMs > to.getTime() + EDGE_MS || audit.isFollowed())) break reading;
         if (performance.now() - progressAtMs > PROGRESS_INTERVAL_MS) {
           progressAtMs = performance.now();
           context.progress(`reading: ${countText(report.messages)} messages, ${countText(pending)} to go`);
@@ -108,7 +112,7 @@ async function auditStream(nc: NatsConnection, { from, to, node, context }: Audi
       // The end of the stream. A batch of which a part is missing may be on its way.
       if (!audit || audit.unsettled().length === 0) break;
       const nowMs = performance.now();
-      settleDeadlineMs = Math.min(settleDeadlineMs, nowMs + EDGE_MS);
+      settleDeadlineMs = Math.min(settleDeadlineMs, nowMs + SETTLE_MS);
       if (nowMs > settleDeadlineMs) break;
       await delay(SETTLE_POLL_MS, undefined, { signal: context.signal }).catch(() => undefined);
     }

@@ -4,13 +4,11 @@
  */
 import { STREAMS } from '@tidegate/contracts';
 import type { Logger, StreamReader, StreamReaders } from '@tidegate/runtime';
-import { BatchProgress } from './batch-order.ts';
 import { EventMessage } from './event-message.ts';
 
 /** Who follows. */
 export interface Follower {
-  /** @param isWhole nothing that belongs before the message's last event can still come */
-  deliver(message: EventMessage, isWhole: boolean): void;
+  deliver(message: EventMessage): void;
   /** It could not take a message, and gets no more. */
   fail(error: unknown): void;
   /** Stream sequences that are missing, both included: the stream discarded them before they were read. */
@@ -96,7 +94,6 @@ class RunningFeed implements LiveFeed {
   readonly #onMessage: (message: EventMessage) => void;
   /** Value: all up to this sequence the follower has from elsewhere. */
   readonly #followers = new Map<Follower, number>();
-  readonly #progress = new BatchProgress();
   #recent: EventMessage[] = [];
   #recentBytes = 0;
   /** All messages after this one, up to `position`, are in #recent. */
@@ -118,15 +115,14 @@ class RunningFeed implements LiveFeed {
       }
       this.position = message.sequence;
       this.#remember(message);
-      const isWhole = this.#progress.add(message);
-      for (const [follower, after] of this.#followers) if (message.sequence > after) this.#deliver(follower, message, isWhole);
+      for (const [follower, after] of this.#followers) if (message.sequence > after) this.#deliver(follower, message);
       this.#onMessage(message);
     }
   }
 
   follow(follower: Follower, afterSequence: number): boolean {
     if (afterSequence < this.#recentAfter) return false;
-    for (const message of this.#recent) if (message.sequence > afterSequence) follower.deliver(message, false);
+    for (const message of this.#recent) if (message.sequence > afterSequence) follower.deliver(message);
     this.#followers.set(follower, afterSequence);
     return true;
   }
@@ -140,9 +136,9 @@ class RunningFeed implements LiveFeed {
   }
 
   /** One follower's fault must not end the feed of the others. */
-  #deliver(follower: Follower, message: EventMessage, isWhole: boolean): void {
+  #deliver(follower: Follower, message: EventMessage): void {
     try {
-      follower.deliver(message, isWhole);
+      follower.deliver(message);
     } catch (error) {
       this.#followers.delete(follower);
       follower.fail(error);

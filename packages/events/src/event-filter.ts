@@ -1,64 +1,49 @@
 /** Which events a request asks for: as subject filters for the server, and as a test of decoded events. */
-import { KIND_NAMES, containerName, eventFilter, kindName, type Container, type Event, type Pod, type Process } from '@tidegate/contracts';
-import { integerOf, selection, selects, single, type ParameterValues, type Selection } from './parameters.ts';
+import { containerName, eventFilter, kindName, type Container, type Event, type Pod, type Process } from '@tidegate/contracts';
 import type { EventMessage } from './event-message.ts';
 
-const NAME = 'a name';
-const MAX_PID = 4_194_304;
+/** What is wanted of one property of events. */
+export interface Selection<T> {
+  /** Alternatives; none: anything. */
+  only: readonly T[];
+  /** None of these. */
+  except: readonly T[];
+}
 
-/**
- * The filters that history and live feed share. Values of one parameter are alternatives (except labels), those with ! before them are left out;
- * different parameters must all match. What an event has not (a pod, a container, a process) is not left out by any value.
- */
-export const filterParameters = {
-  kind: selection({ description: 'Kinds of events.', example: 'exec,exit', expected: `kinds among ${KIND_NAMES.join(', ')}` }, text =>
-    KIND_NAMES.includes(text) ? text : undefined,
-  ),
-  namespace: selection(
-    {
-      description: 'Kubernetes namespaces; _host: processes outside containers; _none: containers outside Kubernetes.',
-      example: '_host',
-      expected: NAME,
-    },
-    text => text,
-  ),
-  workload: selection(
-    { description: 'Workloads: on _host the node, on _none the container.', example: 'web', expected: NAME },
-    text => text,
-  ),
-  pod: selection({ description: 'Pods, by name or UID.', example: 'web-7d4b9c-x2x1z', expected: 'a name or UID' }, text => text),
-  container: selection(
-    { description: 'Containers, by name or id; of an id the first 12 digits or more.', example: 'nginx', expected: 'a name or id' },
-    text => text,
-  ),
-  node: selection({ description: 'Nodes.', example: 'worker-1', expected: NAME }, text => text),
-  binary: selection(
-    { description: "The process's binary: a whole path, or its beginning with * at the end.", example: '/usr/bin/*', expected: 'a path' },
-    text => text,
-  ),
-  pid: selection({ description: 'Process ids on the node.', example: '4711', expected: `integers from 1 to ${MAX_PID}` }, text =>
-    integerOf(text, 1, MAX_PID),
-  ),
-  exec_id: selection(
-    { description: 'Processes, by exec_id.', example: 'd29ya2VyLTE6MTIzNDU2Nzg5OjQ3MTE=', expected: 'an exec_id' },
-    text => text,
-  ),
-  text: single(
-    {
-      description: 'Text, in any case, in binary, arguments, working directory, raw path, addresses, pod, workload or container name.',
-      example: 'curl',
-      expected: 'text',
-    },
-    text => text.toLowerCase(),
-  ),
-  label: selection(
-    { description: "Labels of the event's pod, all of which must match.", example: 'app=web', expected: 'key=value, or key' },
-    text => (text.startsWith('=') ? undefined : text),
-  ),
-} as const;
+/** Which events are wanted: all selections must hold, and what is left out matches all. What an event has not (a pod, a container, a process) is not left out by any value. */
+export interface EventFilter {
+  kind?: Selection<string>;
+  /** Kubernetes namespaces; `_host`: processes outside containers; `_none`: containers outside Kubernetes. */
+  namespace?: Selection<string>;
+  /** On `_host` the node, on `_none` the container. */
+  workload?: Selection<string>;
+  /** By name or UID. */
+  pod?: Selection<string>;
+  /** By name or id; of an id the first 12 digits or more. */
+  container?: Selection<string>;
+  node?: Selection<string>;
+  /** Whole paths, or their beginnings with `*` at the end. */
+  binary?: Selection<string>;
+  pid?: Selection<number>;
+  exec_id?: Selection<string>;
+  /** In lower case; looked for in binary, arguments, working directory, raw path, addresses, pod, workload and container name. */
+  text?: string;
+  /** `key=value` or `key`, all of which must match. */
+  label?: Selection<string>;
+  /** Event times, microseconds since 1970: from included, to not. */
+  fromUs?: number;
+  toUs?: number;
+}
 
-/** A request's filters, and the interval of event times: from included, to not. */
-export type EventFilter = ParameterValues<typeof filterParameters> & { fromUs?: number; toUs?: number };
+/** These values, and no others. */
+export function only<T>(...values: T[]): Selection<T> {
+  return { only: values, except: [] };
+}
+
+/** Whether a selection takes what `matches` holds for; without a selection everything. */
+export function selects<T>(wanted: Selection<T> | undefined, matches: (value: T) => boolean): boolean {
+  return !wanted || ((wanted.only.length === 0 || wanted.only.some(matches)) && !wanted.except.some(matches));
+}
 
 /** As the container runtimes' own tools shorten them. */
 const SHORT_ID_LENGTH = 12;
@@ -93,7 +78,7 @@ export function createMatcher(filter: EventFilter): EventMatcher {
   const text = filter.text;
   return message => {
     const { place } = message;
-    if (!matchesSubject(filter, place)) return [];
+    if (!message.isInScope || !matchesSubject(filter, place)) return [];
     const batch = message.batch;
     if (!batch || !is(node, batch.node)) return [];
     const reader = message.reader!;

@@ -1,24 +1,25 @@
 /** Reads EVENTS as history: any range of the stream, oldest or newest first, a node's events in the order of their numbers, in bounded pieces of work. */
 import { STREAMS } from '@tidegate/contracts';
-import type { StreamReaders } from '@tidegate/runtime';
-import { BatchGatherer, type BatchGroup, type EventPlace } from './batch-order.ts';
-import { filterDigest, formatCursor, Order, type Cursor } from './cursor.ts';
-import { ApiError } from './errors.ts';
+import { TidegateError, type StreamReaders } from '@tidegate/runtime';
+import type { BatchSearch } from './batch-search.ts';
+import { BatchWalk, Order, type Place } from './batch-walk.ts';
+import { filterDigest, formatCursor, nodeKey, type Cursor } from './cursor.ts';
 import { createMatcher, filterSubjects, type EventFilter } from './event-filter.ts';
 import { EventMessage } from './event-message.ts';
+import type { Scope } from './scope.ts';
 import { WorkMeter } from './work-meter.ts';
 
 /** A query, resolved to stream sequences: constant while pages of it are read. */
 export interface HistoryQuery {
   order: Order;
   filter: EventFilter;
+  /** What the reader may see at all. */
+  scope?: Scope | undefined;
   /** Stream sequences covered, both included; first is above last when there is nothing. */
   first: number;
   last: number;
-  /** Where to begin within them, as in Cursor. */
-  start: number;
-  reached: number | null;
-  index: number | null;
+  /** Where to begin within them. */
+  place: Place;
 }
 
 export interface Page {
@@ -33,6 +34,7 @@ export interface Page {
 
 export interface HistoryOptions {
   readers: StreamReaders;
+  search: BatchSearch;
   canFilterSeveral: () => boolean;
   onUnreadable: (message: EventMessage) => void;
 }
@@ -43,7 +45,7 @@ export interface History {
    * @throws {TidegateError} STREAM_UNAVAILABLE
    */
   resolve(order: Order, filter: EventFilter, lateMs: number): Promise<HistoryQuery>;
-  /** @throws {ApiError} CURSOR_EXPIRED @throws {TidegateError} STREAM_UNAVAILABLE */
+  /** @throws {TidegateError} CURSOR_EXPIRED, STREAM_UNAVAILABLE */
   resume(cursor: Cursor, filter: EventFilter): Promise<HistoryQuery>;
   /** One page: ends at the limit, at the end, or when its share of work is done. */
   page(query: HistoryQuery, limit: number, signal: AbortSignal): Promise<Page>;
@@ -55,6 +57,12 @@ export interface History {
 
 /** Clocks of nodes may be ahead of the server's by this much: events can be stored before they happened. */
 export const CLOCK_SKEW_MS = 5_000;
+
+/**
+ * Payload bytes that are passed over while more of a batch may come; then it is looked for. Little for a page, whose cursor names the nodes that are ahead of what
+ * is waited for; more where all is wanted, for then the node's next batch comes soon.
+ */
+const MAX_PASSED_BYTES = { page: 128 * 1024, all: 8 * 1024 ** 2 } as const;
 
 /** JSON in one page. */
 const MAX_PAGE_BYTES = 8 * 1024 ** 2;
@@ -68,8 +76,16 @@ const Window = {
   maxBytes: 16 * 1024 ** 2,
 } as const;
 
-export function createHistory({ readers, canFilterSeveral, onUnreadable }: HistoryOptions): History {
+export function createHistory({ readers, search, canFilterSeveral, onUnreadable }: HistoryOptions): History {
   const stream = STREAMS.events.name;
+
+  /** Looks for the ends of batches that hold up the walk, and lets go of those that it has passed. */
+  async function settle(walk: BatchWalk, { order, first }: HistoryQuery, passedBytes: number): Promise<void> {
+    for (const group of walk.held(passedBytes)) {
+      group.end ??= order === Order.oldest ? ((await search.endAhead(group)) ?? Infinity) : await search.endBehind(group, first);
+      walk.settle(group);
+    }
+  }
 
   async function resolve(order: Order, filter: EventFilter, lateMs: number): Promise<HistoryQuery> {
     const { fromUs, toUs } = filter;
@@ -79,35 +95,36 @@ export function createHistory({ readers, canFilterSeveral, onUnreadable }: Histo
       toUs === undefined ? Infinity : readers.sequenceAt(stream, toUs / 1000 + lateMs),
     ]);
     const range = { first: Math.max(first, bounds.first), last: Math.min(end - 1, bounds.last) };
-    return { order, filter, ...range, start: order === Order.oldest ? range.first : range.last, reached: null, index: null };
+    return { order, filter, ...range, place: { start: order === Order.oldest ? range.first : range.last, given: new Map() } };
   }
 
   async function resume(cursor: Cursor, filter: EventFilter): Promise<HistoryQuery> {
-    const { order, first, last, start, reached, index, fromUs, toUs } = cursor;
+    const { order, first, last, start, given, partial, fromUs, toUs } = cursor;
     const bounds = await readers.bounds(stream);
     if (start < bounds.first && order === Order.oldest && start <= last)
-      throw new ApiError('CURSOR_EXPIRED', `the stream now begins at ${bounds.first}, after the cursor's ${start}`);
+      throw new TidegateError('CURSOR_EXPIRED', `the stream now begins at ${bounds.first}, after the cursor's ${start}`);
     const interval = { ...(fromUs !== null && { fromUs }), ...(toUs !== null && { toUs }) };
     // Clamped: a cursor is the client's, and no work may depend on how large its numbers are.
     const range = { first: Math.max(first, bounds.first), last: Math.min(last, bounds.last) };
-    return { order, filter: { ...filter, ...interval }, ...range, start: Math.min(start, bounds.last + 1), reached, index };
+    return { order, filter: { ...filter, ...interval }, ...range, place: { start: Math.min(start, bounds.last + 1), given, partial } };
   }
 
   function messages(query: HistoryQuery, signal: AbortSignal): AsyncGenerator<EventMessage, void, undefined> {
-    const subjects = filterSubjects(query.filter, canFilterSeveral());
-    const range = query.order === Order.oldest ? { first: query.start, last: query.last } : { first: query.first, last: query.start };
-    return query.order === Order.oldest ? forward(range, subjects, signal) : backward(range, subjects, signal);
+    const reading: Reading = { subjects: filterSubjects(query.filter, canFilterSeveral()), scope: query.scope, signal };
+    const { start } = query.place;
+    const range = query.order === Order.oldest ? { first: start, last: query.last } : { first: query.first, last: start };
+    return query.order === Order.oldest ? forward(range, reading) : backward(range, reading);
   }
 
   /** Ascending. */
-  async function* forward({ first, last }: Range, subjects: string[], signal: AbortSignal): AsyncGenerator<EventMessage, void, undefined> {
+  async function* forward({ first, last }: Range, { subjects, scope, signal }: Reading): AsyncGenerator<EventMessage, void, undefined> {
     if (first > last) return;
     const reader = readers.open({ stream, start: { streamSequence: first }, subjects, last });
     const abort = () => reader.close();
     signal.addEventListener('abort', abort);
     try {
       for await (const message of reader.read({ follow: false })) {
-        const decodable = new EventMessage(message);
+        const decodable = new EventMessage(message, scope);
         yield decodable;
         if (decodable.isUnreadable) onUnreadable(decodable);
       }
@@ -118,12 +135,12 @@ export function createHistory({ readers, canFilterSeveral, onUnreadable }: Histo
   }
 
   /** Descending. */
-  async function* backward({ first, last }: Range, subjects: string[], signal: AbortSignal): AsyncGenerator<EventMessage, void, undefined> {
+  async function* backward({ first, last }: Range, reading: Reading): AsyncGenerator<EventMessage, void, undefined> {
     let size: number = Window.first;
     let high = last;
-    while (high >= first && !signal.aborted) {
+    while (high >= first && !reading.signal.aborted) {
       const low = Math.max(first, high - size + 1);
-      const { window, bytes } = await readWindow({ first: low, last: high }, subjects, signal);
+      const { window, bytes } = await readWindow({ first: low, last: high }, reading);
       if (!window) {
         size = Math.max(1, size >> 3);
         continue;
@@ -136,14 +153,10 @@ export function createHistory({ readers, canFilterSeveral, onUnreadable }: Histo
   }
 
   /** No window: it holds too much. */
-  async function readWindow(
-    { first, last }: Range,
-    subjects: string[],
-    signal: AbortSignal,
-  ): Promise<{ window?: EventMessage[]; bytes: number }> {
+  async function readWindow({ first, last }: Range, reading: Reading): Promise<{ window?: EventMessage[]; bytes: number }> {
     const window: EventMessage[] = [];
     let bytes = 0;
-    for await (const message of forward({ first, last }, subjects, signal)) {
+    for await (const message of forward({ first, last }, reading)) {
       window.push(message);
       bytes += message.size;
       if (bytes > Window.maxBytes && first < last) return { bytes };
@@ -154,7 +167,7 @@ export function createHistory({ readers, canFilterSeveral, onUnreadable }: Histo
   async function page(query: HistoryQuery, limit: number, signal: AbortSignal): Promise<Page> {
     const match = createMatcher(query.filter);
     const work = new WorkMeter();
-    const walk = new BatchWalk(query);
+    const walk = new BatchWalk(query.order, query.place, nodeKey);
     const events: Buffer[] = [];
     let scanned = 0;
     let pageBytes = 0;
@@ -171,37 +184,43 @@ export function createHistory({ readers, canFilterSeveral, onUnreadable }: Histo
       return false;
     };
     const result = (): Page => {
-      const cursor = walk.cursor();
-      return { events, cursor, scanned, complete: cursor === null };
+      const { first, last, order, filter } = query;
+      const isComplete = walk.isDone && (order === Order.oldest ? walk.ahead > last : walk.ahead < first);
+      const interval = { fromUs: filter.fromUs ?? null, toUs: filter.toUs ?? null };
+      const cursor = () => formatCursor({ ...walk.place(), order, first, last, ...interval, digest: filterDigest(filter) });
+      return { events, cursor: isComplete ? null : cursor(), scanned, complete: isComplete };
     };
     for await (const message of messages(query, signal)) {
       walk.add(message, match(message));
       scanned += message.eventCount;
       work.count(message);
-      if (fill() || work.isSpent) return result();
+      const { isSpent } = work;
+      await settle(walk, query, isSpent ? 0 : MAX_PASSED_BYTES.page);
+      if (fill() || isSpent) return result();
     }
-    walk.end();
+    walk.end(endOf(query));
     fill();
     return result();
   }
 
   async function* events(query: HistoryQuery, signal: AbortSignal): AsyncGenerator<Buffer[], void, undefined> {
     const match = createMatcher(query.filter);
-    const walk = new BatchWalk(query);
+    const walk = new BatchWalk(query.order, query.place, nodeKey);
     const complete = () => {
       const lines: Buffer[] = [];
-      for (let next = walk.next(); next; next = walk.next()) {
-        lines.push(next.message.json(next.index));
-        walk.take();
+      for (let batch = walk.nextBatch(); batch; batch = walk.nextBatch()) {
+        for (const { message, index } of batch) lines.push(message.json(index));
+        walk.takeBatch();
       }
       return lines;
     };
     for await (const message of messages(query, signal)) {
       walk.add(message, match(message));
+      await settle(walk, query, MAX_PASSED_BYTES.all);
       const lines = complete();
       if (lines.length > 0) yield lines;
     }
-    walk.end();
+    walk.end(endOf(query));
     const lines = complete();
     if (lines.length > 0) yield lines;
   }
@@ -209,92 +228,18 @@ export function createHistory({ readers, canFilterSeveral, onUnreadable }: Histo
   return { resolve, resume, page, events, messages };
 }
 
+interface Reading {
+  subjects: string[];
+  scope: Scope | undefined;
+  signal: AbortSignal;
+}
+
 interface Range {
   first: number;
   last: number;
 }
 
-/** Goes through the events of a query batch by batch, in its direction and from where its cursor stands, and knows the cursor for where it got to. */
-class BatchWalk {
-  readonly #query: HistoryQuery;
-  readonly #isOldest: boolean;
-  readonly #gatherer = new BatchGatherer();
-  /** Batches up to this one were given before. */
-  #skipTo: number | null;
-  /** The batch at hand, its events, and how many of them were taken. */
-  #group: BatchGroup | undefined;
-  #events: EventPlace[] = [];
-  #taken = 0;
-  /** Stream sequence of the message farthest along, of all batches at hand so far. */
-  #farthest: number;
-  /** Stream sequence to be read next. */
-  #ahead: number;
-
-  constructor(query: HistoryQuery) {
-    this.#query = query;
-    this.#isOldest = query.order === Order.oldest;
-    this.#skipTo = query.reached;
-    this.#ahead = query.start;
-    this.#farthest = this.#before(query.start);
-  }
-
-  add(message: EventMessage, indices: readonly number[]): void {
-    this.#ahead = this.#after(message.sequence);
-    this.#gatherer.add(message, indices);
-  }
-
-  /** There are no more messages. */
-  end(): void {
-    this.#ahead = this.#after(this.#isOldest ? this.#query.last : this.#query.first);
-    this.#gatherer.end();
-  }
-
-  /** The next event of a complete batch, again and again until it is taken. */
-  next(): EventPlace | undefined {
-    while (this.#taken === this.#events.length) {
-      const group = this.#gatherer.take();
-      if (!group) return undefined;
-      const isReached = group.last === this.#skipTo;
-      const isGiven = this.#skipTo !== null && !(isReached && this.#query.index !== null);
-      const events = isGiven ? [] : group.events();
-      this.#group = group;
-      this.#events = this.#isOldest ? events : events.toReversed();
-      this.#taken = isReached && !isGiven ? Math.min(this.#query.index!, events.length) : 0;
-      this.#farthest = this.#isBefore(this.#farthest, group.last) ? group.last : this.#farthest;
-      if (isReached) this.#skipTo = null;
-    }
-    return this.#events[this.#taken];
-  }
-
-  take(): void {
-    this.#taken++;
-  }
-
-  /** null: all was given. */
-  cursor(): string | null {
-    const { order, first, last, filter, start, reached, index } = this.#query;
-    const base = { order, first, last, fromUs: filter.fromUs ?? null, toUs: filter.toUs ?? null, digest: filterDigest(filter) };
-    if (this.#skipTo !== null) return formatCursor({ ...base, start, reached, index });
-    const isPartial = this.#taken < this.#events.length;
-    const unfinished = [...this.#gatherer.waiting(), ...(isPartial ? [this.#group!] : [])];
-    const from = unfinished.reduce((earliest, group) => (this.#isBefore(group.first, earliest) ? group.first : earliest), this.#ahead);
-    if (unfinished.length === 0 && this.#isBefore(this.#isOldest ? last : first, from)) return null;
-    if (isPartial) return formatCursor({ ...base, start: from, reached: this.#group!.last, index: this.#taken });
-    // What is read again may hold batches that were given: then it must be read from far enough back to tell.
-    if (!this.#group || this.#isBefore(this.#farthest, from)) return formatCursor({ ...base, start: from, reached: null, index: null });
-    const { last: lastGiven } = this.#group;
-    return formatCursor({ ...base, start: this.#isBefore(lastGiven, from) ? lastGiven : from, reached: lastGiven, index: null });
-  }
-
-  #isBefore(a: number, b: number): boolean {
-    return this.#isOldest ? a < b : a > b;
-  }
-
-  #after(sequence: number): number {
-    return this.#isOldest ? sequence + 1 : sequence - 1;
-  }
-
-  #before(sequence: number): number {
-    return this.#isOldest ? sequence - 1 : sequence + 1;
-  }
+/** The last stream sequence of a query, in its direction. */
+function endOf({ order, first, last }: HistoryQuery): number {
+  return order === Order.oldest ? last : first;
 }

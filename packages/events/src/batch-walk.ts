@@ -1,0 +1,142 @@
+/** Goes through what is wanted of a stream batch by batch, in one direction, and knows the place from which another walk goes on without a gap or a repetition. */
+import { BatchGatherer, type BatchGroup, type EventPlace, type HeldGroup } from './batch-order.ts';
+import type { EventMessage } from './event-message.ts';
+
+export const Order = { newest: 'newest', oldest: 'oldest' } as const;
+export type Order = (typeof Order)[keyof typeof Order];
+
+/**
+ * A place in a walk. Batches of different nodes lie interleaved in the stream: where one of them is not whole, those of other nodes behind its beginning may
+ * have been given already.
+ */
+export interface Place {
+  /** Stream sequence at which reading goes on. */
+  start: number;
+  /** By node (its key): up to this stream sequence everything was given. Only what reaches to `start` or beyond. */
+  given: ReadonlyMap<string, number>;
+  /** The batch of which not all events were given: its node's key, the stream sequence of its last message, and how many were. */
+  partial?: { node: string; last: number; taken: number } | undefined;
+}
+
+export class BatchWalk {
+  readonly #isOldest: boolean;
+  readonly #keyOf: (node: string) => string;
+  readonly #gatherer: BatchGatherer;
+  readonly #before: Place;
+  readonly #given: Map<string, number>;
+  /** The batch at hand, its events, and how many of them were taken. */
+  #group: BatchGroup | undefined;
+  #events: EventPlace[] = [];
+  #taken = 0;
+  /** Stream sequence to be read next. */
+  #ahead: number;
+
+  /** @param keyOf names a node in places */
+  constructor(order: Order, place: Place, keyOf: (node: string) => string = node => node) {
+    this.#isOldest = order === Order.oldest;
+    this.#gatherer = new BatchGatherer(this.#isOldest);
+    this.#keyOf = keyOf;
+    this.#before = place;
+    this.#given = new Map(place.given);
+    this.#ahead = place.start;
+  }
+
+  /** Goes on to a message, of which these events are wanted. */
+  add(message: EventMessage, indices: readonly number[]): void {
+    this.#ahead = this.#after(message.sequence);
+    const given = this.#before.given.size === 0 ? undefined : this.#before.given.get(this.#keyOf(message.node));
+    const isGiven = given !== undefined && !this.#isBefore(given, message.sequence);
+    this.#gatherer.add(message, isGiven ? [] : indices);
+  }
+
+  /** Batches of which more may come, and that so many payload bytes were passed since. */
+  held(passedBytes = 0): HeldGroup[] {
+    return this.#gatherer.held(passedBytes);
+  }
+
+  /** Lets go of a batch if the walk is beyond its end. */
+  settle(group: HeldGroup): void {
+    if (group.end !== undefined && this.#isBefore(group.end, this.#ahead)) this.#gatherer.settle(group);
+  }
+
+  /** Lets go of a batch although more of it may come. */
+  giveUp(group: HeldGroup): void {
+    this.#gatherer.settle(group);
+  }
+
+  /** There is nothing more, the last stream sequence being this. */
+  end(last: number): void {
+    if (!this.#isBefore(last, this.#ahead)) this.#ahead = this.#after(last);
+    this.#gatherer.end();
+  }
+
+  /** The next event of a whole batch, again and again until it is taken. */
+  next(): EventPlace | undefined {
+    while (this.#taken === this.#events.length) {
+      const events = this.nextBatch();
+      if (!events) return undefined;
+    }
+    return this.#events[this.#taken];
+  }
+
+  take(): void {
+    this.#taken++;
+    this.#finish();
+  }
+
+  /** All events of the next whole batch, which count as taken with `takeBatch`. */
+  nextBatch(): EventPlace[] | undefined {
+    if (this.#taken < this.#events.length) return this.#events.slice(this.#taken);
+    const group = this.#gatherer.take();
+    if (!group) return undefined;
+    const events = group.events();
+    const { partial } = this.#before;
+    const isPartial = partial?.last === group.last && partial.node === this.#keyOf(group.node);
+    this.#group = group;
+    this.#events = this.#isOldest ? events : events.toReversed();
+    this.#taken = isPartial ? Math.min(partial.taken, events.length) : 0;
+    this.#finish();
+    return this.#events.slice(this.#taken);
+  }
+
+  takeBatch(): void {
+    this.#taken = this.#events.length;
+    this.#finish();
+  }
+
+  /** Whether everything up to `ahead` was given. */
+  get isDone(): boolean {
+    return this.#taken === this.#events.length && this.#gatherer.waiting().length === 0;
+  }
+
+  /** Stream sequence to be read next, by a walk that has nothing left to give. */
+  get ahead(): number {
+    return this.#ahead;
+  }
+
+  /** Where another walk would go on. */
+  place(): Place {
+    const isPartial = this.#taken < this.#events.length;
+    const group = this.#group;
+    const unfinished = [...this.#gatherer.waiting(), ...(isPartial ? [group!] : [])];
+    const start = unfinished.reduce((earliest, { first }) => (this.#isBefore(first, earliest) ? first : earliest), this.#ahead);
+    for (const [node, last] of this.#given) if (this.#isBefore(last, start)) this.#given.delete(node);
+    return {
+      start,
+      given: new Map(this.#given),
+      ...(isPartial && { partial: { node: this.#keyOf(group!.node), last: group!.last, taken: this.#taken } }),
+    };
+  }
+
+  #finish(): void {
+    if (this.#group && this.#taken === this.#events.length) this.#given.set(this.#keyOf(this.#group.node), this.#group.last);
+  }
+
+  #isBefore(a: number, b: number): boolean {
+    return this.#isOldest ? a < b : a > b;
+  }
+
+  #after(sequence: number): number {
+    return this.#isOldest ? sequence + 1 : sequence - 1;
+  }
+}

@@ -1,0 +1,48 @@
+/**
+ * How far a consumer's work is stored: not the acks of a JetStream consumer, which anybody who may read could move, but a value that is the consumer's own. It is
+ * written after the work, in KV by compare-and-set, or together with the work where that can be one step.
+ */
+import { BUCKETS, consumerPositionCodec, type ConsumerPosition } from '@tidegate/contracts';
+import type { Buckets } from '@tidegate/runtime';
+import type { Place } from './batch-walk.ts';
+
+export type { ConsumerPosition } from '@tidegate/contracts';
+
+/** Where a consumer keeps its position. */
+export interface PositionStore {
+  /** undefined: it never had one. */
+  load(): Promise<ConsumerPosition | undefined>;
+  /**
+   * Called for one position at a time, in order, after `done`. Rejects when another has written in the meantime: then this consumer ends. Left out where the
+   * position is stored together with the work.
+   */
+  save?(position: ConsumerPosition): Promise<void>;
+}
+
+/**
+ * A position in KV `positions`. Of two consumers of one name that run at the same time one is told so by BUCKET_CONFLICT.
+ * @param name what the consumer is for; one or more subject tokens with dots between
+ */
+export function bucketPosition(buckets: Buckets, name: string): PositionStore {
+  const bucket = buckets.open(BUCKETS.positions, consumerPositionCodec);
+  let revision = 0;
+  return {
+    async load() {
+      const entry = await bucket.get(name);
+      ({ revision } = entry);
+      return entry.value;
+    },
+    async save(position) {
+      revision = await bucket.update(name, position, revision);
+    },
+  };
+}
+
+/** @param place whose nodes are named by their tokens */
+export function positionOf({ start, given }: Place, created: string): ConsumerPosition {
+  return { created, next: start, given: Object.fromEntries(given) };
+}
+
+export function placeOf({ next, given }: ConsumerPosition): Place {
+  return { start: next, given: new Map(Object.entries(given)) };
+}
