@@ -20,11 +20,11 @@ interface Up {
   args: string[];
 }
 
-async function startUp(host: Host, { folder = host.folder(), more = [] as string[] } = {}): Promise<Up> {
+async function startUp(host: Host, { folder = host.folder(), more = [] as string[], env = {} } = {}): Promise<Up> {
   const ports = await freePorts(5);
   const capture = await sampleCapture(host);
   const args = ['up', '--data-dir', join(folder, 'data'), '--play', capture, ...portArguments(ports), ...more];
-  const command = startCommand(args, { cwd: folder, env: { TEST_FOLDER: join(folder, 'data') } });
+  const command = startCommand(args, { cwd: folder, env: { TEST_FOLDER: join(folder, 'data'), ...env } });
   host.defer(() => endUp(command));
   return { command, folder: join(folder, 'data'), apiUrl: `http://127.0.0.1:${ports + 1}`, natsUrl: `nats://127.0.0.1:${ports}`, args };
 }
@@ -124,6 +124,54 @@ test('up plays a capture, and Ctrl-C ends everything', async () => {
   assert.match(up.command.stdout(), /stopping\n.*stopped\n$/s);
   assert.deepEqual(processesWith(up.folder), []);
   assert.deepEqual(readdirSync(up.folder).sort(), ['nats', 'nats-users.json'], 'streams stay, and nothing else');
+});
+
+test('the cluster gets a name that stays, of the configuration or made', async () => {
+  await using host = createHost();
+  const clusterOf = ({ command }: Up) => /^cluster (\S+)$/m.exec(command.stdout())?.[1];
+  const first = await startUp(host);
+  await waitFor(() => clusterOf(first), { what: 'a name', timeoutMs: 30_000 });
+  const made = clusterOf(first)!;
+  assert.match(made, /^cluster-[0-9a-f]{8}$/);
+  await endUp(first.command);
+
+  const folder = join(first.folder, '..');
+  const renamed = await startUp(host, { folder, more: ['--cluster', 'west'] });
+  assert.equal(await renamed.command.ended, 2);
+  assert.match(renamed.command.stderr(), new RegExp(`--cluster.*expected ${made}, got west`));
+
+  const again = await startUp(host, { folder });
+  await untilReady(again);
+  assert.equal(clusterOf(again), made);
+  await endUp(again.command);
+
+  const named = await startUp(host, { more: ['--cluster', 'west'] });
+  await untilReady(named);
+  assert.equal(clusterOf(named), 'west');
+  const wrong = await runCommand(['up', '--cluster', 'a:b']);
+  assert.equal(wrong.code, 2);
+  assert.match(wrong.stderr, /--cluster, expected 1 to 100 letters.*got "a:b"/);
+});
+
+test('a kubeconfig that leads to no cluster keeps no event back', async () => {
+  await using host = createHost();
+  const kubeconfig = join(host.folder(), 'kubeconfig');
+  const cluster = { name: 'off', cluster: { server: 'https://127.0.0.1:1' } };
+  const contexts = [{ name: 'off', context: { cluster: 'off', user: 'off' } }];
+  writeFileSync(
+    kubeconfig,
+    JSON.stringify({
+      apiVersion: 'v1',
+      kind: 'Config',
+      'current-context': 'off',
+      clusters: [cluster],
+      contexts,
+      users: [{ name: 'off', user: {} }],
+    }),
+  );
+  const up = await startUp(host, { env: { KUBECONFIG: kubeconfig } });
+  await waitFor(() => /^cluster cluster-[0-9a-f]{8}$/m.test(up.command.stdout()), { what: 'a name', timeoutMs: 60_000 });
+  await waitFor(async () => (await eventCount(up)) > 0, { what: 'events', timeoutMs: 30_000 });
 });
 
 test('what dies is started again, and no event is lost or doubled by it', async () => {

@@ -63,7 +63,8 @@ export function object<Value extends object>(members: { [Name in keyof Value]-?:
   };
 }
 
-function leaf<Value>(expected: string, is: (value: unknown) => boolean): Shape<Value> {
+/** @param expected what `is` takes, for messages */
+export function leaf<Value>(expected: string, is: (value: unknown) => boolean): Shape<Value> {
   return (value, path, faults) => {
     if (!is(value)) faults.push(fault(path, expected, value));
   };

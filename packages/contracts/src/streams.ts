@@ -79,4 +79,6 @@ export const BUCKETS = {
   enrichers: { name: 'enrichers', description: 'Live enrichers, and how far each node is enriched', ttlMs: 0, storage: 'file' },
   /** Key `<consumer>`, value JSON ConsumerPosition. Written by the consumer. */
   positions: { name: 'positions', description: 'How far each consumer of EVENTS has done its work', ttlMs: 0, storage: 'file' },
+  /** Key CLUSTER_KEY, value JSON ClusterSetting. Written by the gateway or `tidegate up`, whichever is first. */
+  settings: { name: 'settings', description: 'What holds for the whole installation', ttlMs: 0, storage: 'file' },
 } as const satisfies Record<string, BucketDefinition>;

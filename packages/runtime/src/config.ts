@@ -3,7 +3,7 @@ import { TidegateError } from './errors.ts';
 import { LOG_LEVELS } from './logging.ts';
 
 /**
- * A setting: what its text in the environment may be, and what holds without one. Made by text(), absolutePath(), integer(), flag(), choice() and the lists.
+ * A setting: what its text in the environment may be, and what holds without one. Made by text(), checkedText(), absolutePath(), integer(), flag(), choice() and the lists.
  */
 export interface Setting<Value> {
   readonly description: string;
@@ -78,6 +78,14 @@ const FLAG: ValueType<boolean> = {
 
 export function text<const Details extends SettingDetails<string>>(details: Details): Setting<Given<string, Details>> {
   return setting(TEXT, details);
+}
+
+/** Text of a form of its own. */
+export function checkedText<const Details extends SettingDetails<string>>(
+  { expected, is }: { expected: string; is: (given: string) => boolean },
+  details: Details,
+): Setting<Given<string, Details>> {
+  return setting({ expected, parse: given => (is(given) ? given : undefined) }, details);
 }
 
 export function absolutePath<const Details extends SettingDetails<string>>(details: Details): Setting<Given<string, Details>> {

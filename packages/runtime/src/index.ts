@@ -1,4 +1,5 @@
 export * from './bucket.ts';
+export * from './cluster-name.ts';
 export * from './config.ts';
 export * from './errors.ts';
 export * from './health.ts';

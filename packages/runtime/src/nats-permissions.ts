@@ -52,7 +52,9 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
       return allow(
         [
           ...readStream(STREAMS.raw.name),
-          ...[BUCKETS.pods, BUCKETS.destinations, BUCKETS.nodes, BUCKETS.sensors].flatMap(bucket => readStream(bucketStream(bucket.name))),
+          ...[BUCKETS.pods, BUCKETS.destinations, BUCKETS.nodes, BUCKETS.sensors, BUCKETS.settings].flatMap(bucket =>
+            readStream(bucketStream(bucket.name)),
+          ),
           ...writeBucket(BUCKETS.enrichers.name),
           LEFT_NODES,
           `$JS.API.STREAM.INFO.${STREAMS.events.name}`,
@@ -71,6 +73,7 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
             `$JS.API.STREAM.PURGE.${bucketStream(bucket.name)}`,
           ]),
           ...writeBucket(BUCKETS.sensors.name),
+          ...writeBucket(BUCKETS.settings.name),
         ],
         [inbox],
       );

@@ -60,12 +60,15 @@ test('the users of nats-server have the permissions that the runtime says', () =
 
 test('helm finds no fault in the chart, and names every wrong value', { skip: helm.unavailable ?? false }, () => {
   execFileSync(helm.path!, ['lint', '--strict', chart], { stdio: 'pipe' });
-  const wrong = ['--set', 'sensor.capabilities={CAP_BPF},streams.events.maxMib=lots,images.pullPolicy=always,sensor.colour=red'];
+  const wrong = [
+    '--set',
+    'sensor.capabilities={CAP_BPF},streams.events.maxMib=lots,images.pullPolicy=always,sensor.colour=red,cluster=a:b',
+  ];
   const { status, stderr } = spawnSync(helm.path!, ['template', RELEASE, chart, '--kube-version', '1.36.0', ...wrong], {
     encoding: 'utf8',
   });
   assert.notEqual(status, 0);
-  for (const path of ['/sensor/capabilities/0', '/streams/events/maxMib', '/images/pullPolicy', "'colour' not allowed"])
+  for (const path of ['/sensor/capabilities/0', '/streams/events/maxMib', '/images/pullPolicy', '/cluster', "'colour' not allowed"])
     assert.match(stderr, new RegExp(path));
 });
 
@@ -178,6 +181,7 @@ describe('the chart on a cluster', { skip: unavailable }, () => {
         'endpointslices list watch',
         'jobs list watch',
         'leases tidegate-gateway get update',
+        'namespaces kube-system get',
         'nodes list watch',
         'pods list watch',
         'replicasets list watch',

@@ -1,8 +1,9 @@
-import { COMMON_SETTINGS, integer, text, textList, type Config, type ConfigSchema } from '@tidegate/runtime';
+import { CLUSTER_SETTING, COMMON_SETTINGS, integer, text, textList, type Config, type ConfigSchema } from '@tidegate/runtime';
 
 /** Settings of the gateway. Where Kubernetes is comes from KUBECONFIG or the pod's service account, as with every client of it. */
 export const gatewaySettings = {
   ...COMMON_SETTINGS,
+  ...CLUSTER_SETTING,
   healthPort: integer({
     default: 7404,
     minimum: 0,

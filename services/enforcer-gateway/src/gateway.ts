@@ -1,8 +1,9 @@
 /** The gateway's parts put together: watches fill the contents of the buckets, the leader keeps the buckets so. */
-import { BUCKETS, RemovedBy, bytesCodec, tokenName, type BucketDefinition } from '@tidegate/contracts';
+import { BUCKETS, RemovedBy, bytesCodec, clusterSettingCodec, tokenName, type BucketDefinition } from '@tidegate/contracts';
 import { createBuckets, createNodeRegistry, malformedEntries, watchStatus, type Logger, type Metrics } from '@tidegate/runtime';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { createBucketWriter, type BucketContents, type BucketWriter, type BucketWriterOptions } from './bucket-writer.ts';
+import { startClusterNamer } from './cluster-namer.ts';
 import { createDestinations, type ApiEndpointSlice, type ApiService } from './destinations.ts';
 import type { KubernetesApi } from './kubernetes-api.ts';
 import { joinElection, type LeaderElection } from './leader-election.ts';
@@ -14,6 +15,8 @@ import { OWNER_PATHS, createWorkloads, type OwnerKind } from './workloads.ts';
 export interface GatewayOptions {
   api: KubernetesApi;
   nc: NatsConnection;
+  /** Name of the cluster; undefined: Kubernetes names it. */
+  cluster: string | undefined;
   logger: Logger;
   metrics: Metrics;
   /** Of this replica in the lease. */
@@ -35,6 +38,8 @@ export interface Gateway {
 export async function createGateway(options: GatewayOptions): Promise<Gateway> {
   const { api, nc, logger, metrics, lingerMs, podAnnotations } = options;
   const buckets = await createBuckets({ nc, logger, malformed: malformedEntries(metrics) });
+  const settings = buckets.open(BUCKETS.settings, clusterSettingCodec);
+  const namer = startClusterNamer({ api, settings, configured: options.cluster, logger });
   const writers: BucketWriter[] = [];
   const createWriter = (definition: BucketDefinition, contents: BucketContents, more: Partial<BucketWriterOptions> = {}) => {
     const writer = createBucketWriter({ bucket: buckets.open(definition, bytesCodec), contents, lingerMs, logger, ...more });
@@ -96,7 +101,9 @@ export async function createGateway(options: GatewayOptions): Promise<Gateway> {
 
   // A server that was away may have lost what it had not yet written to its disk.
   const unwatch = watchStatus(nc, ({ type }) => {
-    if (type === 'reconnect' && election?.isLeader === true) for (const writer of writers) writer.start();
+    if (type !== 'reconnect') return;
+    namer.check();
+    if (election?.isLeader === true) for (const writer of writers) writer.start();
   });
 
   addMetrics(metrics, { reflectors, writers, podStats: () => pods.stats(), isLeader: () => election?.isLeader === true });
@@ -109,6 +116,7 @@ export async function createGateway(options: GatewayOptions): Promise<Gateway> {
     await election?.close();
     unwatch();
     for (const writer of writers) writer.stop();
+    await namer.close();
     buckets.close();
     pods.close();
     await Promise.all(reflectors.map(reflector => reflector.close()));
@@ -120,6 +128,7 @@ export async function createGateway(options: GatewayOptions): Promise<Gateway> {
     readiness: () => [
       ...reflectors.filter(({ stats }) => !stats.isSynced).map(({ path }) => `${path} not yet read`),
       ...(reflectors.some(({ path }) => path === '/api/v1/pods') ? [] : ['/api/v1/pods not yet read']),
+      ...(namer.name === undefined ? ['the cluster has no name yet'] : []),
       ...(nc.isClosed() ? ['NATS connection is closed'] : []),
     ],
     close: () => (closing ??= close()),

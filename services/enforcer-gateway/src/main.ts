@@ -22,6 +22,7 @@ await runService('enforcer-gateway', async ({ logger, env, signal }) => {
   const gateway = await createGateway({
     api: createKubernetesApi(access),
     nc,
+    cluster: settings.cluster,
     logger,
     metrics,
     identity: settings.identity ?? `${hostname()}_${process.pid}`,

@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { BUCKETS, ContainerType, leftNodeCodec, leftNodeKey, nodeKey, sensorStatusCodec } from '@tidegate/contracts';
+import {
+  BUCKETS,
+  CLUSTER_KEY,
+  ClusterOrigin,
+  clusterSettingCodec,
+  ContainerType,
+  leftNodeCodec,
+  leftNodeKey,
+  nodeKey,
+  sensorStatusCodec,
+} from '@tidegate/contracts';
 import { createBuckets } from '@tidegate/runtime';
 import { prepareCluster, testLogger, waitFor } from '@tidegate/testkit';
 import type { V1Pod } from '@kubernetes/client-node';
@@ -16,6 +26,20 @@ describe('identity of a cluster', { skip }, () => {
     gateway = await fixture.startGateway({ env: { TIDEGATE_POD_ANNOTATIONS: 'team.test/owner,team.test/tier' } });
   });
   after(() => fixture[Symbol.asyncDispose]());
+
+  test('the cluster is called by the uid of kube-system, and keeps its name when another is configured', async () => {
+    const { core } = fixture;
+    const { metadata } = await core.readNamespace({ name: 'kube-system' });
+    const setting = async () => {
+      const entry = await fixture.entry(BUCKETS.settings.name, CLUSTER_KEY);
+      return entry && clusterSettingCodec.decode(entry);
+    };
+    const expected = { name: metadata!.uid!, origin: ClusterOrigin.kubernetes };
+    assert.deepEqual(await setting(), expected);
+    const replica = await fixture.startGateway({ env: { TIDEGATE_CLUSTER: 'another' }, leads: false });
+    assert.deepEqual(await setting(), expected);
+    replica.child.kill();
+  });
 
   test('a pod has its names, labels, chosen annotations, addresses and containers', async () => {
     const { core } = fixture;

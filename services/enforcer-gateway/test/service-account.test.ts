@@ -16,6 +16,7 @@ const PODS = 620;
 /** All that the gateway may do; README.md has the same. */
 const RULES: V1PolicyRule[] = [
   { apiGroups: [''], resources: ['pods', 'nodes', 'services'], verbs: ['list', 'watch'] },
+  { apiGroups: [''], resources: ['namespaces'], resourceNames: ['kube-system'], verbs: ['get'] },
   { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: ['list', 'watch'] },
   { apiGroups: ['apps'], resources: ['replicasets'], verbs: ['list', 'watch'] },
   { apiGroups: ['batch'], resources: ['jobs'], verbs: ['list', 'watch'] },
@@ -43,6 +44,7 @@ describe('as a service account with the least rights, at an API server that cann
     const gateway = await createGateway({
       api: createKubernetesApi(access),
       nc: await connectAs(NatsRole.gateway, nats.url, host),
+      cluster: undefined,
       logger: host.logger,
       metrics,
       identity: 'in-cluster',

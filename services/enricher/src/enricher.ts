@@ -6,10 +6,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   BUCKETS,
+  CLUSTER_KEY,
   CURSOR_PREFIX,
   LEFT_PREFIX,
   RAW_PREFIX,
   STREAMS,
+  clusterSettingCodec,
   enricherCursorCodec,
   keysDecoder,
   leftNodeCodec,
@@ -44,8 +46,6 @@ export interface EnricherDeps {
   metrics: Metrics;
   /** Unique among all enrichers, this process's restarts included; one subject token. */
   id: string;
-  /** Name of the cluster whose nodes it enriches. */
-  cluster: string;
   /** Bytes of RAW held at most while their outputs are not stored. */
   maxInFlightBytes: number;
 }
@@ -83,6 +83,8 @@ interface Epoch {
   leftNodes: LeftNodeBucket;
   events: Publisher;
   deadLetters: Publisher;
+  /** Name of the cluster, in all messages. */
+  cluster: string;
   abort: AbortController;
 }
 
@@ -102,6 +104,8 @@ class SharingEnricher implements Enricher {
   /** Tokens of nodes with an entry in KV `sensors`, and of those that have something on RAW; undefined: not known yet. */
   readonly #reporting = new Set<string>();
   #onRaw: ReadonlySet<string> | undefined;
+  /** Why it does not enrich now. */
+  #trouble = 'starting';
   #podsRevision = 0;
   #destinationsRevision = 0;
   #closing: Promise<void> | undefined;
@@ -111,7 +115,6 @@ class SharingEnricher implements Enricher {
     this.#metrics = enricherMetrics(deps.metrics);
     this.#malformed = malformedEntries(deps.metrics);
     this.#budget = new FlowBudget(deps.maxInFlightBytes);
-    this.#identities.setCluster(deps.cluster);
     const maxPayload = deps.nc.info?.max_payload ?? MESSAGE_BYTES;
     this.#splicer = new Splicer({
       messageBytes: Math.min(MESSAGE_BYTES, maxPayload) - HEADER_BYTES,
@@ -131,7 +134,7 @@ class SharingEnricher implements Enricher {
 
   readiness(): string[] {
     if (this.#abort.signal.aborted) return ['stopping'];
-    return this.#epoch ? [] : ['not connected to NATS, or its streams and buckets are not there'];
+    return this.#epoch ? [] : [this.#trouble];
   }
 
   close(): Promise<void> {
@@ -162,10 +165,12 @@ class SharingEnricher implements Enricher {
         this.#deps.logger.info({ id: this.#deps.id, nodes: this.#reporting.size, pods: this.#identities.pods }, 'enriching');
         const reason = await this.#shareNodes(epoch, ended.promise);
         if (signal.aborted) return;
+        this.#trouble = reason;
         this.#deps.logger.warn({ reason }, 'all nodes start again');
       } catch (error) {
         if (signal.aborted) return;
-        this.#deps.logger.warn({ reason: error instanceof Error ? error.message : String(error), retryMs }, 'cannot enrich yet');
+        this.#trouble = error instanceof Error ? error.message : String(error);
+        this.#deps.logger.warn({ reason: this.#trouble, retryMs }, 'cannot enrich yet');
       }
       await this.#endEpoch();
       if (performance.now() - startedAtMs > STABLE_MS) retryMs = RETRY_MIN_MS;
@@ -187,6 +192,8 @@ class SharingEnricher implements Enricher {
         if (type === 'disconnect' || type === 'close') onTrouble('connection lost');
       });
       abort.signal.addEventListener('abort', unwatch, { once: true });
+      const cluster = await this.#watchCluster(buckets, abort.signal, onTrouble);
+      this.#identities.setCluster(cluster);
       await this.#watch(buckets, abort.signal, onTrouble);
       const members = await joinMembers({ buckets, id, signal: abort.signal, onTrouble });
       return {
@@ -196,12 +203,31 @@ class SharingEnricher implements Enricher {
         leftNodes: buckets.open(BUCKETS.nodes, leftNodeCodec),
         events: createPublisher(nc, { stream: STREAMS.events.name, logger }),
         deadLetters: createPublisher(nc, { stream: STREAMS.deadLetter.name, logger }),
+        cluster,
         abort,
       };
     } catch (error) {
       abort.abort();
       throw error;
     }
+  }
+
+  /** @throws {Error} when the cluster has no name: no event may be stored without one */
+  async #watchCluster(buckets: Buckets, signal: AbortSignal, onTrouble: (reason: string) => void): Promise<string> {
+    let cluster: string | undefined;
+    await buckets.open(BUCKETS.settings, clusterSettingCodec).watch({
+      filter: CLUSTER_KEY,
+      onChange: ({ value }) => {
+        if (cluster !== undefined && value?.name !== cluster) onTrouble(`the cluster is no longer called ${cluster}`);
+        cluster ??= value?.name;
+      },
+      onTrouble,
+      signal,
+    });
+    if (cluster === undefined) {
+      throw new Error(`KV ${BUCKETS.settings.name} has no entry ${CLUSTER_KEY} yet: the gateway writes the cluster's name, or tidegate up`);
+    }
+    return cluster;
   }
 
   async #watch(buckets: Buckets, signal: AbortSignal, onTrouble: (reason: string) => void): Promise<void> {
@@ -319,7 +345,7 @@ class SharingEnricher implements Enricher {
       metrics: this.#metrics,
       logger,
       owner: id,
-      cluster: this.#deps.cluster,
+      cluster: epoch.cluster,
     });
     this.#sessions.set(node, session);
     this.#held.delete(node);

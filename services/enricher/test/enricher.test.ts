@@ -21,7 +21,7 @@ import { Kvm } from '@nats-io/kv';
 import { headers } from '@nats-io/nats-core';
 import { DeadLetterHeader } from '../src/node-session.ts';
 import { batchInput, rawBatch, rawHeaders, seededRandom, type RawBatch } from './batches.ts';
-import { placesOf, setStage, type Audit, type Stage } from './stage.ts';
+import { CLUSTER, placesOf, setStage, type Audit, type Stage } from './stage.ts';
 
 const EVENTS_PER_BATCH = 50;
 
@@ -58,6 +58,32 @@ for (const version of ['new', 'debian'] as const) {
   });
 }
 
+test('an enricher waits until the cluster has a name, says so, and takes up another', async () => {
+  await using stage = await setStage({ cluster: '' });
+  await stage.announceNode('node-1');
+  const enricher = await stage.enricher('a', { isReady: false });
+  await stage.storeBatches('node-1', batchesOf('node-1', 1, 3));
+  await waitFor(() => enricher.readiness().some(reason => /KV settings has no entry cluster yet/.test(reason)), { what: 'the reason' });
+  assert.equal((await stage.read(STREAMS.events.name)).length, 0);
+
+  await stage.nameCluster('west');
+  await stage.enriched(['node-1']);
+  assert.deepEqual(enricher.readiness(), []);
+  const clusters = async () => (await stage.read(STREAMS.events.name)).map(({ data }) => decodeBatch(data).cluster);
+  assert.deepEqual([...new Set(await clusters())], ['west']);
+
+  await stage.nameCluster('north');
+  let batches = 3;
+  const isRenamed = async () => {
+    batches++;
+    await stage.storeBatches('node-1', batchesOf('node-1', batches, batches));
+    return (await clusters()).includes('north');
+  };
+  await waitFor(isRenamed, { what: 'the new name' });
+  await stage.enriched(['node-1']);
+  assertClean(await stage.audit(), 'node-1', batches);
+});
+
 test('headers say what part of which batch a message is, and what it holds', async () => {
   await using stage = await setStage();
   await stage.putPod('node_1.uid-a', Pod.encode({ uid: 'uid-a', namespace: 'shop', workload: 'web' }).finish());
@@ -79,9 +105,9 @@ test('headers say what part of which batch a message is, and what it holds', asy
     const numbers = batch.events.map(event => event.sequence ?? 0).filter(sequence => sequence > 0);
     assert.deepEqual(
       [said.schema, said.cluster, said.node, said.boot, said.batch, said.events, said.firstSequence, said.lastSequence],
-      [1, 'test', 'node.1', 'boot-1', batch.batch, batch.events.length, numbers[0] ?? 0, numbers.at(-1) ?? 0],
+      [1, CLUSTER, 'node.1', 'boot-1', batch.batch, batch.events.length, numbers[0] ?? 0, numbers.at(-1) ?? 0],
     );
-    assert.equal(batch.cluster, 'test');
+    assert.equal(batch.cluster, CLUSTER);
   }
   for (const number of [1, 2, 4]) {
     const parts = messages.filter(({ said }) => said!.batch === number).map(({ said }) => `${said!.part}/${said!.parts}`);

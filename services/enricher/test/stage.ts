@@ -3,6 +3,8 @@ import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import {
   BUCKETS,
+  CLUSTER_KEY,
+  clusterSettingCodec,
   decodeBatch,
   Kind,
   nodeKey,
@@ -14,7 +16,9 @@ import {
 } from '@tidegate/contracts';
 import {
   bucketPrefix,
+  configuredCluster,
   connectNats,
+  createBuckets,
   createMetrics,
   createStreamReaders,
   ensureBuckets,
@@ -36,6 +40,8 @@ export interface Stage {
   nc: NatsConnection;
   client: JetStreamClient;
   manager: JetStreamManager;
+  /** Names the cluster, as the gateway does. */
+  nameCluster(name: string): Promise<void>;
   /** Makes a node known, as its sensor does. */
   announceNode(node: string): Promise<void>;
   putPod(key: string, pod: Uint8Array): Promise<void>;
@@ -43,7 +49,7 @@ export interface Stage {
   store(node: string, message: { id: string; payload: Uint8Array; headers: MsgHdrs }): Promise<void>;
   storeBatches(node: string, batches: readonly RawBatch[]): Promise<void>;
   /** An enricher in this process. */
-  enricher(id: string): Promise<Enricher>;
+  enricher(id: string, options?: { isReady?: boolean }): Promise<Enricher>;
   /** An enricher as a process; resolves when it runs. */
   spawnEnricher(): Promise<ChildProcess>;
   /** All messages of a stream so far. */
@@ -67,11 +73,18 @@ export interface NodeAudit {
   losses: { reason: number; count: number; first: number; last: number }[];
 }
 
+export interface StageOptions extends TestNatsOptions {
+  /** Name of the cluster; '': it has none yet. */
+  cluster?: string;
+}
+
 export type Audit = Map<string, NodeAudit>;
 
 const MAIN = fileURLToPath(new URL('../src/main.ts', import.meta.url));
 
-export async function setStage(options: TestNatsOptions = {}): Promise<Stage> {
+export const CLUSTER = 'east';
+
+export async function setStage({ cluster = CLUSTER, ...options }: StageOptions = {}): Promise<Stage> {
   const host = createHost();
   const server = await startNatsServer({
     ...options,
@@ -89,6 +102,13 @@ export async function setStage(options: TestNatsOptions = {}): Promise<Stage> {
   const client = jetstream(nc);
 
   const readers = await createStreamReaders(nc);
+  const buckets = await createBuckets({ nc, logger: testLogger() });
+  host.defer(() => {
+    buckets.close();
+  });
+  const settings = buckets.open(BUCKETS.settings, clusterSettingCodec);
+  const nameCluster = async (name: string) => void (await settings.put(CLUSTER_KEY, configuredCluster(name)));
+  if (cluster !== '') await nameCluster(cluster);
 
   async function read(stream: string): Promise<StreamMessage[]> {
     const reader = readers.open({ stream, start: { streamSequence: 1 } });
@@ -110,6 +130,7 @@ export async function setStage(options: TestNatsOptions = {}): Promise<Stage> {
     client,
     manager,
     read,
+    nameCluster,
     announceNode: async node => void (await client.publish(bucketPrefix(BUCKETS.sensors.name) + nodeKey(node), '{}')),
     putPod: async (key, pod) => void (await client.publish(bucketPrefix(BUCKETS.pods.name) + key, pod)),
     store: async (node, { id, payload, headers }) =>
@@ -118,7 +139,7 @@ export async function setStage(options: TestNatsOptions = {}): Promise<Stage> {
       for (const batch of batches)
         await client.publish(rawSubject(node), batch.payload, { msgID: batch.id, headers: batch.headers, retries: 20 });
     },
-    enricher: async id => {
+    enricher: async (id, { isReady = true } = {}) => {
       const connection = await connectNats({
         url: server.url,
         name: id,
@@ -129,7 +150,6 @@ export async function setStage(options: TestNatsOptions = {}): Promise<Stage> {
       });
       host.defer(() => connection.close());
       const enricher = createEnricher({
-        cluster: 'test',
         nc: connection,
         logger: testLogger(),
         metrics: createMetrics('enricher'),
@@ -137,7 +157,7 @@ export async function setStage(options: TestNatsOptions = {}): Promise<Stage> {
         maxInFlightBytes: 16 * 1024 * 1024,
       });
       host.defer(() => enricher.close());
-      await waitFor(() => enricher.readiness().length === 0, { what: 'the enricher to be ready' });
+      if (isReady) await waitFor(() => enricher.readiness().length === 0, { what: 'the enricher to be ready' });
       return enricher;
     },
     spawnEnricher: async () => {

@@ -1,5 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { CLUSTER_NAME_RULE, isClusterName } from '@tidegate/contracts';
 import { Option } from 'commander';
 import { ExitCode, urlOf, type CommandSpec } from '../command.ts';
 import { LOG_FORMATS } from '../up/log-lines.ts';
@@ -15,6 +16,7 @@ export const upCommand: CommandSpec = {
     'Where the kernel cannot be used it says what is missing and plays a recorded capture. Settings of the services (TIDEGATE_…) are passed on to them.',
   options: [
     new Option('--data-dir <folder>', 'where streams, spool and settings are kept').env('TIDEGATE_DATA_DIR').default('.tidegate'),
+    new Option('--cluster <name>', "the cluster's name in all events, fixed at the first start").env('TIDEGATE_CLUSTER'),
     new Option('--nats <url>', 'use this NATS instead of starting one').env('TIDEGATE_NATS_URL'),
     new Option('--nats-port <port>', 'port of the NATS that is started').env('TIDEGATE_NATS_PORT').default('7422'),
     new Option('--api-port <port>', 'port of page and API').env('TIDEGATE_API_PORT').default('7400'),
@@ -36,12 +38,15 @@ export const upCommand: CommandSpec = {
     const apiPort = faults.integer('--api-port', options.text('apiPort'), PORT);
     const healthPort = faults.integer('--health-ports', options.text('healthPorts'), { min: 1, max: PORT.max - 2 });
     const logFormat = faults.oneOf('--log-format', options.text('logFormat'), LOG_FORMATS);
+    const cluster = options.text('cluster');
+    if (cluster !== undefined && !isClusterName(cluster)) faults.add('--cluster', CLUSTER_NAME_RULE, cluster);
     faults.check();
     const folder = resolve(options.text('dataDir')!);
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     await runUp(
       {
         folder,
+        cluster,
         natsUrl,
         natsPort: natsPort!,
         apiPort: apiPort!,

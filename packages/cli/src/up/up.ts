@@ -19,6 +19,7 @@ import type { CommandContext } from '../command.ts';
 import { CONSUMER_USER, embeddedNatsUsers, natsAccess, provideNatsPasswords } from '../nats-access.ts';
 import { bytesText, durationText, printable } from '../terminal-text.ts';
 import { startProgram } from './child-process.ts';
+import { nameCluster } from './cluster.ts';
 import { startGuardian, type Guardian } from './guardian.ts';
 import { probeKernel } from './kernel-probe.ts';
 import { formatLogLine, type LogFormat } from './log-lines.ts';
@@ -30,6 +31,8 @@ import { supervise, type RunningProcess, type Supervised } from './supervised.ts
 
 export interface UpOptions {
   folder: string;
+  /** The cluster's name; undefined: Kubernetes names it, else a random one is made. */
+  cluster: string | undefined;
   /** undefined: start one. */
   natsUrl: string | undefined;
   natsPort: number;
@@ -71,10 +74,18 @@ export async function runUp(options: UpOptions, context: CommandContext): Promis
       streams = storage.streams;
       parts.push(await up.nats(storage.maxStoreBytes));
     }
+    const hasGateway = hasCluster(context.env);
     await setUpStreams({ url: natsUrl, env: up.adminEnv, streams, signal: context.signal, say: up.say });
+    const named = () =>
+      withAdmin(natsUrl, up.adminEnv, context.signal, nc =>
+        nameCluster({ nc, configured: options.cluster, hasGateway, signal: context.signal }),
+      );
+    // Where the gateway is asked it has to run first.
+    const isGatewayAsked = hasGateway && options.cluster === undefined;
+    if (!isGatewayAsked) up.say(`cluster ${await named()}`);
     // Consumers before producers: the first event finds everyone at work. They end the other way round.
     const services: Part[] = [
-      ...(hasCluster(context.env) ? [up.gateway] : []),
+      ...(hasGateway ? [up.gateway] : []),
       up.api,
       up.enricher,
       capture === undefined ? up.sensor : up.player(capture),
@@ -83,6 +94,12 @@ export async function runUp(options: UpOptions, context: CommandContext): Promis
       if (context.signal.aborted) break;
       up.say(`starting ${part.name}`);
       parts.push(await up.start(part));
+    }
+    if (isGatewayAsked) {
+      named().then(
+        name => up.say(`cluster ${name}`),
+        (error: unknown) => up.say(`the cluster has no name yet: ${error instanceof Error ? error.message : String(error)}`, 'warn'),
+      );
     }
     const unready = await waitUntilReady(services, context.signal);
     if (!context.signal.aborted) {
@@ -158,7 +175,7 @@ function createParts({ options, context, guardian, natsUrl }: PartsOptions) {
   return {
     say,
     adminEnv: envOf(NatsRole.admin, {}),
-    gateway: service('gateway', 'enforcer-gateway', NatsRole.gateway, healthPort + 2),
+    gateway: service('gateway', 'enforcer-gateway', NatsRole.gateway, healthPort + 2, { TIDEGATE_CLUSTER: options.cluster }),
     api: service('api', 'api', NatsRole.api, undefined, { TIDEGATE_API_PORT: String(apiPort) }),
     enricher: service('enricher', 'enricher', NatsRole.enricher, healthPort + 1),
     // Links and maps stay pinned only where the user wants it: Ctrl-C leaves nothing behind.
@@ -246,23 +263,31 @@ interface StreamSetup {
 
 async function setUpStreams({ url, env, streams, signal, say }: StreamSetup): Promise<void> {
   const reminder = setTimeout(() => say(`waiting for NATS at ${url}`, 'warn'), WAIT_NOTE_MS);
-  const nc = await connectAdmin(url, env, signal).finally(() => clearTimeout(reminder));
-  try {
+  await withAdmin(url, env, signal, async nc => {
+    clearTimeout(reminder);
     await ensureStreams(nc, streams);
     await ensureBuckets(nc, Object.values(BUCKETS));
-  } finally {
-    await nc.close();
-  }
+  }).finally(() => clearTimeout(reminder));
 }
 
-function connectAdmin(url: string, env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<NatsConnection> {
-  return connectNats({
+async function withAdmin<Result>(
+  url: string,
+  env: NodeJS.ProcessEnv,
+  signal: AbortSignal,
+  use: (nc: NatsConnection) => Promise<Result>,
+): Promise<Result> {
+  const nc = await connectNats({
     url,
     name: 'tidegate-up',
     ...natsAccess(env, NatsRole.admin),
     logger: createLogger({ name: 'tidegate', level: 'silent' }),
     signal,
   });
+  try {
+    return await use(nc);
+  } finally {
+    await nc.close();
+  }
 }
 
 /** Names of parts that are not ready in time. */
@@ -288,15 +313,12 @@ async function isReady(url: string): Promise<boolean> {
 }
 
 /** What the newest report in KV `sensors` says of hooks. */
-async function attachedHooks(url: string, env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<SensorStatus['hooks'] | undefined> {
-  const nc = await connectAdmin(url, env, signal);
-  try {
+function attachedHooks(url: string, env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<SensorStatus['hooks'] | undefined> {
+  return withAdmin(url, env, signal, async nc => {
     const buckets = await createBuckets({ nc, logger: createLogger({ name: 'up', level: 'silent' }) });
     const statuses = await buckets.open(BUCKETS.sensors, sensorStatusCodec).snapshot();
     return [...statuses.values()].sort((a, b) => b.revision - a.revision)[0]?.value.hooks;
-  } finally {
-    await nc.close();
-  }
+  });
 }
 
 interface Welcome {
