@@ -40,6 +40,7 @@ function exec(args: string[], more: Partial<EventJson> = {}): EventJson {
   return {
     time: '2026-01-31T12:00:01.123456Z',
     kind: 'exec',
+    cluster: 'c1',
     node: 'node',
     boot: 'b',
     sequence: 1,

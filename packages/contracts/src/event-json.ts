@@ -81,11 +81,16 @@ export interface DestinationJson {
 
 /** An event: what all have, and under its kind's name (`exec`, `exit`, `connect`…) the kind's own fields, every one of them. */
 export interface EventJson extends Partial<DetailsJson> {
-  /** `<node>:<sequence>`: unique for ever. Absent where the event has no sequence number (a loss found after the sensor). */
+  /**
+   * `<cluster>:<node>:<sequence>`: unique for ever. Readers of EVENTS give one to a loss without a sequence number too, its message's Nats-Msg-Id. Absent in a batch of
+   * RAW, which has no cluster yet.
+   */
   id?: string;
   /** RFC 3339 in UTC with six digits of a second, cut, not rounded. */
   time: string;
   kind: string;
+  /** Keys of two clusters may be equal but for this: store events by (cluster, exec_id). */
+  cluster: string;
   node: string;
   boot: string;
   sequence: number;
@@ -177,9 +182,10 @@ export function createEventReader(
     const process = processOf(event);
     const sequence = event.sequence ?? 0;
     const json: EventJson = {
-      ...(sequence > 0 ? { id: `${batch.node}:${sequence}` } : {}),
+      ...(sequence > 0 && batch.cluster !== '' ? { id: `${batch.cluster}:${batch.node}:${sequence}` } : {}),
       time: formatTimeUs(timeUs(event)),
       kind,
+      cluster: batch.cluster,
       node: batch.node,
       boot: batch.boot,
       sequence,

@@ -26,6 +26,7 @@ const FUZZ_ROUNDS = 20_000;
 
 function sampleBatch(): EventBatchInput {
   return {
+    cluster: 'east',
     node: 'node-a',
     boot: '18c1',
     batch: 7,
@@ -60,7 +61,7 @@ function sampleBatch(): EventBatchInput {
 
 test('an event as JSON is whole by itself', () => {
   const [exec, connect] = eventsToJson(decodeBatch(encodeBatch(sampleBatch())), { namespace: 'shop', workload: 'web' });
-  assert.equal(exec?.id, 'node-a:11');
+  assert.equal(exec?.id, 'east:node-a:11');
   assert.equal(exec.time, '2023-11-14T22:13:25.000000Z');
   assert.deepEqual(exec.process?.arguments, ['ls', 'a\nb', '']);
   assert.equal(exec.process?.parent_exec_id, 'c2g=');
@@ -83,6 +84,25 @@ test('an event as JSON is whole by itself', () => {
 function jsonOf(event: EventInput, more: EventBatchInput = {}): EventJson {
   return eventsToJson(decodeBatch(encodeBatch({ node: 'n', boot: 'b', ...more, events: [event] })))[0]!;
 }
+
+test('events of two clusters whose nodes have one name are told apart by id, not by exec_id', () => {
+  const [east, west] = ['east', 'west'].map(cluster => eventsToJson(decodeBatch(encodeBatch({ ...sampleBatch(), cluster }))));
+  assert.deepEqual(
+    east!.map(event => event.process?.exec_id),
+    west!.map(event => event.process?.exec_id),
+  );
+  const idsOf = (events: typeof east) => events!.flatMap(event => event.id ?? []);
+  assert.ok(idsOf(east).length > 0);
+  assert.deepEqual(
+    idsOf(east).filter(id => idsOf(west).includes(id)),
+    [],
+  );
+  // What the store of both has to key processes by.
+  assert.equal(
+    new Set([...east!, ...west!].map(({ cluster, process }) => `${cluster} ${process?.exec_id}`)).size,
+    2 * new Set(east!.map(event => event.process?.exec_id)).size,
+  );
+});
 
 test('every field of a kind is in its JSON, zeros too, and no field of another kind', () => {
   assert.deepEqual(jsonOf({ kind: Kind.KIND_EXIT, exit: {} }).exit, {

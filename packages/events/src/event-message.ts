@@ -90,7 +90,7 @@ export class EventMessage {
   event(index: number): EventJson {
     const json = this.reader!.toJson(this.batch!.events[index]!);
     // A loss that the enricher found has no number of its own: it is the only event of its message.
-    if (json.id === undefined && this.#messageId !== '') json.id = this.#messageId;
+    if (json.id === undefined && this.#messageId !== '') json.id = `${json.cluster}:${this.#messageId}`;
     return json;
   }
 

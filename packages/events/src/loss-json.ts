@@ -33,7 +33,7 @@ export function readerLossEvent({ reason, count, fromUs, toUs, streamSequences }
     to: formatTimeUs(toUs),
     ...(streamSequences && { first_stream_sequence: streamSequences[0], last_stream_sequence: streamSequences[1] }),
   };
-  const nowhere = { node: '', boot: '', sequence: 0, ktime_ns: '0', namespace: '', workload: '' };
+  const nowhere = { cluster: '', node: '', boot: '', sequence: 0, ktime_ns: '0', namespace: '', workload: '' };
   return { time: formatTimeUs(toUs), kind: 'loss', ...nowhere, loss };
 }
 

@@ -13,6 +13,7 @@ import {
   type EventBatchInput,
 } from '@tidegate/contracts';
 
+export const CLUSTER = 'c1';
 export const NODE = 'worker-1';
 /** Wall time of ktime 0; a multiple of 4, so that its nanoseconds are exact as a number. */
 export const BOOT_TIME_MS = Math.floor(Date.now() / 4) * 4 - 3_600_000;
@@ -36,6 +37,7 @@ export interface TestEvent {
 export function batchOf(kind: string, events: readonly TestEvent[], more: EventBatchInput = {}): Uint8Array {
   const number = kindNumber(kind)!;
   return encodeBatch({
+    cluster: CLUSTER,
     node: NODE,
     boot: 'boot-1',
     batch: events[0]?.sequence ?? 1,

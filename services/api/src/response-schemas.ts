@@ -99,9 +99,10 @@ const KIND_SCHEMAS = {
 
 const EventSchema = Type.Object(
   {
-    id: Type.Optional(Type.String({ description: '<node>:<sequence>; absent for a loss found after the sensor.' })),
+    id: Type.Optional(Type.String({ description: '<cluster>:<node>:<sequence>; of a loss without a number, that of its message.' })),
     time: Time('When it happened.'),
     kind: Text,
+    cluster: Type.String({ description: 'Name of the cluster; nodes of two clusters may have one name.' }),
     node: Text,
     boot: Type.String({ description: "One run of the node's sensor." }),
     sequence: Type.Integer({ description: "The node's own count of everything that happened there; 0: none." }),

@@ -34,6 +34,7 @@ const FULL_PROCESS = {
 
 /** Tables and events in which nothing that the schema has is left out. */
 const TABLES: EventBatchInput = {
+  cluster: 'c1',
   node: NODE,
   boot: 'b',
   batch: 1,
