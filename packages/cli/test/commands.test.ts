@@ -27,6 +27,7 @@ import {
 } from '@tidegate/runtime';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { createHost, startNatsServer, testLogger, waitFor, type Host } from '@tidegate/testkit';
+import { enricherHeaders } from '@tidegate/testkit/event-messages';
 import { REPOSITORY, cleanEnvironment, freePorts, runCommand, startCommand } from './command-runner.ts';
 import { execId, rawMessage, sampleBatch, type SampleBatch } from './sample-batches.ts';
 
@@ -65,13 +66,14 @@ async function readStream(nc: NatsConnection, stream: string, subjects: readonly
 /** What an enricher makes of it: a message for each kind. */
 async function enrich(events: Publisher, batch: SampleBatch): Promise<void> {
   const decoded = decodeBatch(batch.payload);
-  for (const kind of [Kind.KIND_EXEC, Kind.KIND_EXIT]) {
-    const some = decoded.events.filter(event => event.kind === kind);
-    if (some.length === 0) continue;
+  const kinds = [Kind.KIND_EXEC, Kind.KIND_EXIT].filter(kind => decoded.events.some(event => event.kind === kind));
+  for (const [i, kind] of kinds.entries()) {
+    const payload = EventBatch.encode({ ...decoded, cluster: 'c1', events: decoded.events.filter(event => event.kind === kind) }).finish();
     await events.publish({
       subject: eventSubject(kind, '_host', batch.node),
-      payload: EventBatch.encode({ ...decoded, events: some }).finish(),
+      payload,
       messageId: `${batch.node}:${batch.boot}:${batch.batch}:${kind}`,
+      headers: enricherHeaders(payload, { part: i + 1, parts: kinds.length }),
     });
   }
 }
@@ -244,7 +246,7 @@ test('events: history, filters and formats', async () => {
   const compact = await events('--kind', 'exec', '--pid', '1002');
   assert.equal(compact.stdout.trimEnd().split('\n').length, 5);
   assert.match(compact.stdout, /exec {4}_host\/a {2}bash\(231\) → \/usr\/bin\/ls '\\e\[2J'/);
-  assert.match((await events('-o', 'json', '--kind', 'exit', '--pid', '1003')).stdout, /^\{\n {2}"id": "a:22"/);
+  assert.match((await events('-o', 'json', '--kind', 'exit', '--pid', '1003')).stdout, /^\{\n {2}"id": "c1:a:22"/);
   assert.equal((await events('-n', 'shop')).stdout, '');
   assert.equal((await events('--exec-id', execId('a', 21_000_000, 1003))).stdout.trimEnd().split('\n').length, 10);
 });

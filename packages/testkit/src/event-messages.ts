@@ -72,24 +72,27 @@ export interface MessagePart {
 
 const WHOLE: MessagePart = { part: 1, parts: 1 };
 
-/** As the enricher writes them. */
-function headersOf(payload: Uint8Array, part: MessagePart): MsgHdrs {
+/** The headers of a message as the enricher writes them. */
+export function enricherHeaders(payload: Uint8Array, part: MessagePart): Record<string, string> {
   const { node, boot, batch, cluster, events } = decodeBatch(payload);
   const numbers = events.map(({ sequence = 0 }) => Number(sequence)).filter(sequence => sequence > 0);
-  const said = {
+  const range = numbers.length > 0 ? { first: Math.min(...numbers), last: Math.max(...numbers) } : { first: 0, last: 0 };
+  return formatEventHeaders({
     schema: SCHEMA_VERSION,
     cluster,
     node,
     boot,
     batch,
     ...part,
-    firstSequence: Math.min(...numbers),
-    lastSequence: Math.max(0, ...numbers),
+    firstSequence: range.first,
+    lastSequence: range.last,
     events: events.length,
-  };
+  });
+}
+
+function headersOf(payload: Uint8Array, part: MessagePart): MsgHdrs {
   const headers = createHeaders();
-  for (const [name, value] of Object.entries(formatEventHeaders(numbers.length > 0 ? said : { ...said, firstSequence: 0 })))
-    headers.set(name, value);
+  for (const [name, value] of Object.entries(enricherHeaders(payload, part))) headers.set(name, value);
   return headers;
 }
 
