@@ -4,6 +4,7 @@
  *
  *   node scripts/setup.js                everything
  *   node scripts/setup.js --build-only   no system packages: for an image build that has them
+ *   node scripts/setup.js --to-run       what reads the kernel's events only where they can be had
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -34,25 +35,41 @@ const GENERATED = ['events.js', 'events.d.ts', 'details.js', 'details.d.ts', 'nu
 );
 const GENERATED_FROM = ['proto/tidegate/v1/events.proto', 'generate.js', 'generator/event-details.js', 'generator/exact-codecs.js'];
 
+/** Bits of linux/capability.h. */
+const CAPABILITIES = { sysAdmin: 21n, perfmon: 38n, bpf: 39n };
+
 const isBuildOnly = process.argv.includes('--build-only');
 const startedAtMs = Date.now();
 const starters = whoStarted();
 
 checkNode();
-if (process.platform === 'linux' && !isBuildOnly) installSystemPackages();
+const noKernel = whyNoKernel();
+if (!noKernel && !isBuildOnly) installSystemPackages();
 installNpmPackages();
 generateCode();
 run('TypeScript', join(BIN, 'tsc'), ['-b']);
-if (process.platform === 'linux') {
+if (noKernel) say(`BPF programs and the native addon are not built: ${noKernel}; recorded captures can be played`);
+else {
   run('BPF objects', 'make', ['-s', '-C', 'bpf']);
   run('native addon', 'make', ['-s', '-C', 'native']);
-} else say(`BPF programs and the native addon are for Linux; this is ${process.platform}: only recorded captures can be played here`);
+}
 if (whoStarted() !== starters) fail('the npm that started this has ended');
 say(`ready in ${((Date.now() - startedAtMs) / 1000).toFixed(1)} s`);
 
 function checkNode() {
   const major = Number(process.versions.node.split('.')[0]);
   if (major < MINIMUM_NODE) fail(`Node.js: expected ${MINIMUM_NODE} or newer to set up, got ${process.versions.node}`);
+}
+
+/** Why BPF programs and the addon would be of no use; undefined: they are. Who builds or tests on Linux wants them in any case. */
+function whyNoKernel() {
+  if (process.platform !== 'linux') return `they are for Linux, this is ${process.platform}`;
+  if (!process.argv.includes('--to-run')) return undefined;
+  if (!existsSync('/sys/kernel/btf/vmlinux')) return 'the kernel has no type information (BTF)';
+  const effective = BigInt(`0x${/^CapEff:\s*(\w+)/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '0'}`);
+  const has = capability => ((effective >> capability) & 1n) === 1n;
+  const mayLoad = has(CAPABILITIES.sysAdmin) || (has(CAPABILITIES.bpf) && has(CAPABILITIES.perfmon));
+  return mayLoad ? undefined : 'using them needs root, or CAP_BPF and CAP_PERFMON';
 }
 
 function installSystemPackages() {

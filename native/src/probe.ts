@@ -1,6 +1,7 @@
 /** Whether the kernel's events can be had here, and if not, why. */
 import { existsSync, readFileSync, statfsSync } from 'node:fs';
 import { release } from 'node:os';
+import { dirname } from 'node:path';
 import { loadAddon } from './addon.ts';
 
 export interface ProbeFault {
@@ -25,8 +26,11 @@ const BPFFS_MAGIC = 0xcafe4a11;
 /** Bits of linux/capability.h. CAP_SYS_ADMIN includes CAP_BPF and CAP_PERFMON. */
 const CAPABILITIES = { dacReadSearch: 2n, sysPtrace: 19n, sysAdmin: 21n, perfmon: 38n, bpf: 39n } as const;
 
-/** What is missing to run here: privileges, kernel, BTF, bpffs. */
-export function probe(): ProbeReport {
+/**
+ * What is missing to run here: privileges, kernel, BTF, bpffs.
+ * @param pinDirectory where links and maps would be pinned
+ */
+export function probe(pinDirectory = BPFFS_FOLDER): ProbeReport {
   if (process.platform !== 'linux') {
     return report([{ what: 'platform', message: `Kernel events need Linux; this is ${process.platform}.` }], []);
   }
@@ -42,7 +46,7 @@ export function probe(): ProbeReport {
   const has = effectiveCapabilities();
   if (!has(CAPABILITIES.sysAdmin) && !(has(CAPABILITIES.bpf) && has(CAPABILITIES.perfmon))) {
     missing.push({ what: 'capabilities', message: 'Loading BPF programs needs root, or CAP_BPF and CAP_PERFMON.' });
-  } else {
+  } else if (missing.length === 0) {
     const fault = bpfFault();
     if (fault) missing.push(fault);
     if (!has(CAPABILITIES.sysPtrace) || !has(CAPABILITIES.dacReadSearch)) {
@@ -52,10 +56,10 @@ export function probe(): ProbeReport {
       });
     }
   }
-  if (!isBpffs(BPFFS_FOLDER)) {
+  if (!isOnBpffs(pinDirectory)) {
     limits.push({
       what: 'bpffs',
-      message: `No bpffs at ${BPFFS_FOLDER} (mount -t bpf bpf ${BPFFS_FOLDER}): events are missed while the sensor restarts.`,
+      message: `${pinDirectory} is not on a bpffs (mount -t bpf bpf ${BPFFS_FOLDER}): events are missed while the sensor restarts.`,
     });
   }
   return report(missing, limits);
@@ -80,10 +84,11 @@ function bpfFault(): ProbeFault | undefined {
   }
 }
 
-function isBpffs(folder: string): boolean {
+/** A folder that is not there yet is where its parent is. */
+function isOnBpffs(folder: string): boolean {
   try {
     return statfsSync(folder).type === BPFFS_MAGIC;
   } catch {
-    return false;
+    return folder !== dirname(folder) && isOnBpffs(dirname(folder));
   }
 }

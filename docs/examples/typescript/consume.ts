@@ -1,8 +1,8 @@
 /**
- * Prints events from the stream EVENTS, with the published schema alone. Node.js runs it as it is (22.18 or newer):
+ * Prints events from the stream EVENTS, with the published schema alone. On Node.js 20 and newer:
  *
  *   npm install
- *   node consume.ts nats://127.0.0.1:7422
+ *   npx tsx consume.ts nats://127.0.0.1:7422
  */
 import { AckPolicy, DeliverPolicy, jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { connect, nanos } from '@nats-io/transport-node';

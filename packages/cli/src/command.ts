@@ -97,16 +97,19 @@ export function addCommand(program: Command, spec: CommandSpec, context: Command
   });
 }
 
-export const DEFAULT_API_URL = 'http://127.0.0.1:7400';
-export const DEFAULT_NATS_URL = 'nats://127.0.0.1:7422';
+export const DEFAULT_API_PORT = '7400';
+export const DEFAULT_NATS_PORT = '7422';
 
+/** Where `tidegate up` has the same settings, its API is found. */
 export function apiOption(): Option {
-  return new Option('--api <url>', 'address of the API').env('TIDEGATE_API_URL').default(DEFAULT_API_URL);
+  const port = process.env['TIDEGATE_API_PORT'] || DEFAULT_API_PORT;
+  return new Option('--api <url>', 'address of the API').env('TIDEGATE_API_URL').default(`http://127.0.0.1:${port}`);
 }
 
 /** With `natsUrl()` and `natsUser()` of nats-access.ts. */
 export function natsOption(): Option {
-  return new Option('--nats <url>', 'address of NATS').env('TIDEGATE_NATS_URL').default(DEFAULT_NATS_URL);
+  const port = process.env['TIDEGATE_NATS_PORT'] || DEFAULT_NATS_PORT;
+  return new Option('--nats <url>', 'address of NATS').env('TIDEGATE_NATS_URL').default(`nats://127.0.0.1:${port}`);
 }
 
 export function urlOf(faults: OptionFaults, field: string, text: string | undefined, protocols: readonly string[]): string {

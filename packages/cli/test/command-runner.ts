@@ -4,7 +4,7 @@ import { randomInt } from 'node:crypto';
 import { createServer, type Server } from 'node:net';
 import { fileURLToPath } from 'node:url';
 
-const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url));
+export const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url));
 /** Below net.ipv4.ip_local_port_range. */
 const PORTS = { first: 12_000, end: 20_000 };
 export const REPOSITORY = fileURLToPath(new URL('../../..', import.meta.url));

@@ -1,5 +1,6 @@
 /** The commands as a user runs them, on a real nats-server and the real API. */
 import assert from 'node:assert/strict';
+import { symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import {
@@ -28,7 +29,7 @@ import {
 import type { NatsConnection } from '@nats-io/nats-core';
 import { createHost, startNatsServer, testLogger, waitFor, type Host } from '@tidegate/testkit';
 import { enricherHeaders } from '@tidegate/testkit/event-messages';
-import { REPOSITORY, cleanEnvironment, freePorts, runCommand, startCommand } from './command-runner.ts';
+import { REPOSITORY, cleanEnvironment, freePorts, runCommand, startCommand, startProgram } from './command-runner.ts';
 import { execId, rawMessage, sampleBatch, type SampleBatch } from './sample-batches.ts';
 
 interface Bench {
@@ -132,6 +133,24 @@ test('where nothing answers, the command says so and ends with 2', async () => {
   assert.deepEqual([api.code, /no API answers at .*tidegate up/.test(api.stderr)], [2, true]);
   const nats = await runCommand(['audit', '--nats', `nats://127.0.0.1:${port}`]);
   assert.deepEqual([nats.code, /no NATS server answers/.test(nats.stderr)], [2, true]);
+});
+
+test('commands look where the same settings make `up` listen, and run from any folder', async () => {
+  await using host = createHost();
+  const port = await freePorts(2);
+  const env = { TIDEGATE_API_PORT: String(port), TIDEGATE_NATS_PORT: String(port + 1) };
+  const link = join(host.folder(), 'tidegate');
+  symlinkSync(join(REPOSITORY, 'bin/tidegate'), link);
+  for (const args of [['events'], ['status'], ['tree', '1']]) {
+    const { ended, stderr } = startProgram(link, args, { env, cwd: '/' });
+    assert.equal(await ended, 2);
+    assert.match(stderr(), new RegExp(`no API answers at http://127.0.0.1:${port};`));
+  }
+  for (const args of [['audit'], ['capture', join(host.folder(), 'x')]]) {
+    const { ended, stderr } = startProgram(link, args, { env, cwd: '/' });
+    assert.equal(await ended, 2);
+    assert.match(stderr(), new RegExp(`no NATS server answers.*:${port + 1}`));
+  }
 });
 
 test('audit: clean, then a duplicate, then a gap', async () => {

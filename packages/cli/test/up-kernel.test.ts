@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { EventJson } from '@tidegate/contracts';
 import { createHost, waitFor, type Host } from '@tidegate/testkit';
 import { probeKernel } from '../src/up/kernel-probe.ts';
-import { cleanEnvironment, freePorts, runCommand, startCommand, type RunningCommand } from './command-runner.ts';
+import { MAIN, cleanEnvironment, freePorts, runCommand, startCommand, startProgram, type RunningCommand } from './command-runner.ts';
 
 const probe = await probeKernel(process.env);
 
@@ -59,6 +59,32 @@ test('a supervisor or a sensor that is killed leaves no pins in the end, and the
   second.child.kill('SIGHUP');
   assert.equal(await second.ended, 0);
   assert.equal(existsSync(pins), false);
+});
+
+test('where no bpffs is mounted, one is; where none can be, what is lost is said', { skip }, async () => {
+  await using host = createHost();
+  for (const canMount of [true, false]) {
+    const ports = await freePorts(5);
+    const args = ['--nats-port', String(ports), '--api-port', String(ports + 1), '--health-ports', String(ports + 2)];
+    // In mounts of its own, where the machine's bpffs is not.
+    const path = canMount ? '' : 'PATH=/nonexistent ';
+    const script = `umount /sys/fs/bpf 2>/dev/null; ${path}exec "$@"`;
+    const command = [process.execPath, MAIN, 'up', '--data-dir', join(host.folder(), 'data'), ...args];
+    const up = startProgram('unshare', ['--mount', '--propagation', 'private', '/bin/sh', '-c', script, 'sh', ...command], {
+      env: { TIDEGATE_NODE: 'test-node' },
+    });
+    host.defer(async () => {
+      up.child.kill('SIGTERM');
+      await up.ended;
+    });
+    await waitFor(() => /Tidegate is ready[^]*npx tidegate events/.test(up.stdout()), { what: `up to be ready: ${up.stderr()}` });
+    assert.equal(up.stdout().includes('mounted a bpffs at /sys/fs/bpf'), canMount);
+    assert.equal(/not on a bpffs .*events are missed while the sensor restarts/.test(up.stdout()), !canMount);
+    assert.match(up.stdout(), new RegExp(`pinned=${canMount}`));
+    assert.ok(up.stdout().includes(`npx tidegate events --api http://127.0.0.1:${ports + 1}/ `));
+    up.child.kill('SIGINT');
+    assert.equal(await up.ended, 0);
+  }
 });
 
 test('a program is seen with its parents, and the audit is clean', { skip }, async () => {

@@ -72,7 +72,7 @@ function processesWith(text: string): { pid: number; command: string }[] {
 /** The start script of this checkout, without the set-up, in a folder of its own. */
 function startNpm(host: Host, folder: string, args: readonly string[]): RunningCommand {
   const { scripts } = JSON.parse(readFileSync(join(REPOSITORY, 'package.json'), 'utf8')) as { scripts: { start: string } };
-  const start = scripts.start.replace('node scripts/setup.js', 'true');
+  const start = scripts.start.replace(/^node scripts\/setup\.js .*? &&/, 'true &&');
   writeFileSync(join(folder, 'package.json'), JSON.stringify({ name: 'test', version: '1.0.0', scripts: { start } }));
   for (const name of ['node_modules', 'packages'])
     if (!existsSync(join(folder, name))) symlinkSync(join(REPOSITORY, name), join(folder, name));

@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { CLUSTER_NAME_RULE, isClusterName } from '@tidegate/contracts';
 import { Option } from 'commander';
-import { ExitCode, urlOf, type CommandSpec } from '../command.ts';
+import { DEFAULT_API_PORT, DEFAULT_NATS_PORT, ExitCode, urlOf, type CommandSpec } from '../command.ts';
 import { LOG_FORMATS } from '../up/log-lines.ts';
 import { runUp } from '../up/up.ts';
 
@@ -18,8 +18,8 @@ export const upCommand: CommandSpec = {
     new Option('--data-dir <folder>', 'where streams, spool and settings are kept').env('TIDEGATE_DATA_DIR').default('.tidegate'),
     new Option('--cluster <name>', "the cluster's name in all events, fixed at the first start").env('TIDEGATE_CLUSTER'),
     new Option('--nats <url>', 'use this NATS instead of starting one').env('TIDEGATE_NATS_URL'),
-    new Option('--nats-port <port>', 'port of the NATS that is started').env('TIDEGATE_NATS_PORT').default('7422'),
-    new Option('--api-port <port>', 'port of page and API').env('TIDEGATE_API_PORT').default('7400'),
+    new Option('--nats-port <port>', 'port of the NATS that is started').env('TIDEGATE_NATS_PORT').default(DEFAULT_NATS_PORT),
+    new Option('--api-port <port>', 'port of page and API').env('TIDEGATE_API_PORT').default(DEFAULT_API_PORT),
     new Option('--health-ports <port>', 'first of three ports for health and metrics of sensor, enricher and gateway')
       .env('TIDEGATE_HEALTH_PORTS')
       .default('7402'),

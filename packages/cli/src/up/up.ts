@@ -15,9 +15,10 @@ import {
   provideNatsServer,
   startNatsServer,
 } from '@tidegate/runtime';
-import type { CommandContext } from '../command.ts';
+import { DEFAULT_API_PORT, type CommandContext } from '../command.ts';
 import { CONSUMER_USER, embeddedNatsUsers, natsAccess, provideNatsPasswords } from '../nats-access.ts';
 import { bytesText, durationText, printable } from '../terminal-text.ts';
+import { provideBpffs } from './bpffs.ts';
 import { startProgram } from './child-process.ts';
 import { nameCluster } from './cluster.ts';
 import { startGuardian, type Guardian } from './guardian.ts';
@@ -244,6 +245,7 @@ function neededPorts({ natsUrl, natsPort, apiPort, healthPort }: UpOptions) {
 /** The file to play; undefined: the kernel can be used. */
 async function chooseCapture({ capture }: UpOptions, { env }: CommandContext, say: Say): Promise<string | undefined> {
   if (capture !== undefined) return resolve(capture);
+  if (await provideBpffs(env)) say('mounted a bpffs at /sys/fs/bpf, where the sensor pins what outlives its restarts');
   const probe = await probeKernel(env);
   for (const limit of probe.limits) say(limit, 'warn');
   if (probe.ok) return undefined;
@@ -348,7 +350,7 @@ function welcome({ startMs, page, natsUrl, capture, hooks, isEmbedded, context: 
     `  page    ${page}`,
     `  API     ${page}docs`,
     `  NATS    ${natsUrl}   stream EVENTS, subjects tidegate.events.<kind>.<namespace>.<workload>${isEmbedded ? '; reading needs no sign-in' : ''}`,
-    `  try     npx tidegate events   in another terminal${capture === undefined ? ', and run a program in a third' : ''}`,
+    `  try     npx tidegate events${page === `http://127.0.0.1:${DEFAULT_API_PORT}/` ? '' : ` --api ${page}`}   in another terminal${capture === undefined ? ', and run a program in a third' : ''}`,
     '',
   ];
 }
