@@ -55,8 +55,6 @@ ReaderOptions to_options(const Napi::Object& value) {
   options.cgroup_root = to_string(value.Get("cgroupRoot"));
   options.cgroup_v1_root = to_string(value.Get("cgroupV1Root"));
   options.host_root = to_string(value.Get("hostRoot"));
-  const auto states = value.Get("containerdStates").As<Napi::Array>();
-  for (uint32_t index = 0; index < states.Length(); index++) options.containerd_states.push_back(to_string(states.Get(index)));
   options.first_sequence = to_u64(value.Get("firstSequence"));
   options.batch_max_bytes = to_u64(value.Get("batchMaxBytes"));
   options.linger_ns = static_cast<uint64_t>(value.Get("lingerMs").ToNumber().DoubleValue() * 1e6);

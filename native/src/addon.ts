@@ -49,8 +49,6 @@ export interface ReaderOptions {
   cgroupV1Root?: string | null;
   /** The host's root folder, to read the container runtime's files in. Default: `/`. */
   hostRoot?: string;
-  /** State folders of containerd, in the host. Default: CONTAINERD_STATES. */
-  containerdStates?: readonly string[];
   filters: Filters;
   /** zstd at level 1, where it saves a tenth at least. Default: none. */
   compression?: 'none' | 'zstd';

@@ -68,20 +68,21 @@ uint32_t Batch::add_container(uint64_t cgroup_id) {
   added_containers_.push_back(container);
 
   cgroups_.describe(*container);
-  const ContainerIdentity& identity = container->identity;
-  const ContainerDescription description = container->description.value_or(ContainerDescription());
   ProtobufWriter& out = container_bytes_;
   const size_t body = out.open(field::EventBatch::CONTAINERS);
   out.varint(field::Container::ID, container->batch_id);
-  out.bytes(field::Container::CONTAINER_ID, identity.container_id);
-  out.bytes(field::Container::POD_UID, identity.pod_uid);
-  out.bytes(field::Container::RUNTIME, identity.runtime.empty() ? description.runtime : identity.runtime);
+  out.bytes(field::Container::CONTAINER_ID, container->container_id);
+  out.bytes(field::Container::POD_UID, container->pod_uid);
+  out.bytes(field::Container::RUNTIME, container->runtime);
   const uint64_t own_id = container->cgroup_id != 0 ? container->cgroup_id : container->cgroup_v1_id;
   out.varint(field::Container::CGROUP_ID, (own_id != 0 ? own_id : cgroup_id) & ~TG_CGROUP_V1);
-  out.bytes(field::Container::CGROUP_PATH, identity.path);
-  out.bytes(field::Container::NAME, description.name);
-  out.bytes(field::Container::IMAGE, description.image);
-  out.varint(field::Container::SANDBOX, description.sandbox);
+  out.bytes(field::Container::CGROUP_PATH, container->path);
+  if (container->record) {
+    out.bytes(field::Container::NAME, container->record->name);
+    out.bytes(field::Container::IMAGE, container->record->image);
+    out.varint(field::Container::SANDBOX, container->record->sandbox);
+  }
+  out.varint(field::Container::UNCONFIRMED, !container->container_id.empty() && !container->record);
   out.close(body);
   return container->batch_id;
 }

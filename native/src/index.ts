@@ -32,14 +32,6 @@ export const ReaderLimits = {
   bootMaxBytes: 63,
 } as const;
 
-/** Where containerd keeps its state: alone, and as part of k3s and RKE2, of k0s, and of MicroK8s. */
-export const CONTAINERD_STATES: readonly string[] = [
-  '/run/containerd',
-  '/run/k3s/containerd',
-  '/run/k0s/containerd',
-  '/var/snap/microk8s/common/run/containerd',
-];
-
 const State = { new: 'new', started: 'started', closed: 'closed' } as const;
 type State = (typeof State)[keyof typeof State];
 
@@ -61,8 +53,8 @@ export class Reader {
   constructor(options: ReaderOptions, onBatch: (batch: NativeBatch) => void) {
     checkOptions(options);
     this.#filters = options.filters;
-    const { cgroupV1Root = null, hostRoot = '/', containerdStates = CONTAINERD_STATES, compression = 'none' } = options;
-    this.#reader = new (loadAddon().NativeReader)({ ...options, cgroupV1Root, hostRoot, containerdStates, compression }, onBatch);
+    const { cgroupV1Root = null, hostRoot = '/', compression = 'none' } = options;
+    this.#reader = new (loadAddon().NativeReader)({ ...options, cgroupV1Root, hostRoot, compression }, onBatch);
   }
 
   /**
@@ -151,9 +143,6 @@ function checkOptions(options: ReaderOptions): void {
   }
   faults.check(options.cgroupV1Root?.startsWith('/') ?? true, 'cgroupV1Root', 'an absolute path or null', options.cgroupV1Root);
   faults.check(options.hostRoot?.startsWith('/') ?? true, 'hostRoot', 'an absolute path', options.hostRoot);
-  options.containerdStates?.forEach((folder, index) => {
-    faults.check(folder.startsWith('/'), `containerdStates[${index}]`, 'an absolute path', folder);
-  });
   faults.check(
     options.pinDirectory === null || options.pinDirectory.startsWith('/'),
     'pinDirectory',

@@ -66,8 +66,12 @@ void copy_text(char (&target)[SIZE], const std::string& text) {
 Reader::Reader(ReaderOptions options)
     : options_(std::move(options)),
       loader_(options_.loader),
-      bundles_(options_.host_root, options_.containerd_states),
-      cgroups_(options_.cgroup_root, options_.cgroup_v1_root, bundles_),
+      records_(options_.host_root),
+      cgroups_(options_.cgroup_root, options_.cgroup_v1_root, records_,
+               [this](uint32_t pid) {
+                 const Process* const process = processes_.find_pid(pid);
+                 return process == nullptr ? 0 : process->cgroup_id;
+               }),
       batch_(options_.node, options_.boot, processes_, cgroups_),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
@@ -303,6 +307,8 @@ void Reader::handle_exec(const tg_exec& exec) {
   process->cgroup_id = header.cgroup_id;
   process->image = make_image(source);
   set_lineage(*process, forker, exec.parent);
+  cgroups_.look_again(process->cgroup_id);
+  learn_runtime(*process, strings.cwd, strings.arguments);
   place_in_container(*process, processes_.get(previous_ref));
 
   if (header.flags & TG_FLAG_HIDDEN) return;
@@ -333,7 +339,7 @@ void Reader::handle_cgroup(const tg_cgroup& cgroup) {
     return;
   }
   const size_t room = cgroup.header.size - offsetof(tg_cgroup, path);
-  cgroups_.made(cgroup.id, {cgroup.path, std::min<size_t>(cgroup.path_size, room)});
+  cgroups_.made(cgroup.id, {cgroup.path, std::min<size_t>(cgroup.path_size, room)}, cgroup.header.uid);
 }
 
 void Reader::append(const tg_header& record, Process* process, std::string_view full_image) {
@@ -536,6 +542,7 @@ void Reader::synchronise() {
       const std::string name = "[" + std::string(task.comm, strnlen(task.comm, sizeof(task.comm))) + "]";
       process->image = make_image({kernel_thread ? std::string_view(name) : strings.binary, found ? std::string_view(found->cwd) : "",
                                    found ? std::string_view(found->arguments) : "", cut, kernel_thread});
+      if (found) learn_runtime(*process, found->cwd, found->arguments);
     }
     all.push_back({ProcessTable::ref(*process), task.parent, is_new});
   });
@@ -556,6 +563,7 @@ void Reader::synchronise() {
     }
     const ProcessRef forker_ref = forker_of(process->key, ORPHANS_MAX);
     set_lineage(*process, processes_.get(forker_ref) == nullptr ? parent_ref : forker_ref, each.parent);
+    cgroups_.look_again(process->cgroup_id);
     place_in_container(*process, nullptr);
   }
   processes_.end_unseen(round_, began_ns, now_ns_);
@@ -577,7 +585,7 @@ void Reader::place_in_container(Process& process, const Process* previous) {
   const std::shared_ptr<Container> container = cgroups_.container(process.cgroup_id);
   process.inside = process.entered = false;
   // A pod's cgroup outside its containers has nothing to enter: monitors of the runtime run there.
-  if (container == nullptr || container->identity.container_id.empty()) return;
+  if (container == nullptr || container->container_id.empty()) return;
   const Process* const parent = known_ancestor(process);
   process.inside = true;
   for (const Process* relative : {previous, parent}) {
@@ -587,6 +595,14 @@ void Reader::place_in_container(Process& process, const Process* previous) {
   }
   if (!container->first_process) container->first_process = process.key;
   process.entered = !same_process(*container->first_process, process.key);
+}
+
+// From the monitors of containers the folders are learned in which their runtime keeps its records. Only root's are believed, and none in a container.
+void Reader::learn_runtime(const Process& process, std::string_view cwd, std::string_view arguments) {
+  if (process.uid != 0) return;
+  const std::shared_ptr<Container> container = cgroups_.container(process.cgroup_id);
+  if (container != nullptr && !container->container_id.empty()) return;
+  if (records_.learn(cwd, arguments)) cgroups_.records_learned();
 }
 
 std::shared_ptr<const Image> Reader::make_image(const ImageSource& source) {

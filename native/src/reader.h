@@ -24,7 +24,6 @@ namespace tidegate {
 struct ReaderOptions {
   LoaderOptions loader;
   std::string node, boot, state_file, proc_root, cgroup_root, cgroup_v1_root, host_root;
-  std::vector<std::string> containerd_states;
   uint64_t first_sequence = 1;
   std::vector<Loss> losses;  // found by the sensor before it started: the first events
   size_t batch_max_bytes = 0;
@@ -109,6 +108,7 @@ class Reader {
   void synchronise();
   void follow_cgroup(Process& process, uint64_t cgroup_id);
   void place_in_container(Process& process, const Process* previous);
+  void learn_runtime(const Process& process, std::string_view cwd, std::string_view arguments);
   std::shared_ptr<const Image> make_image(const ImageSource& source);
   void publish_counters();
 
@@ -120,7 +120,7 @@ class Reader {
   bool missed_events_ = false;  // no program was attached between the earlier sensor and this one
   std::optional<RingReader> lifecycle_, data_;
   ProcessTable processes_;
-  const RuntimeBundles bundles_;
+  RuntimeRecords records_;
   CgroupTable cgroups_;
   Batch batch_;
   std::optional<Compressor> compressor_;

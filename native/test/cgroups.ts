@@ -11,6 +11,8 @@ export interface TestCgroups {
   readonly top: string;
   /** Makes a cgroup, and those it lies in. */
   make(path: string): string;
+  /** Takes folders away that something else made in one of these. */
+  adopt(folder: string, path: string): void;
   remove(): void;
 }
 
@@ -30,6 +32,10 @@ export function createCgroups(root: string = cgroupRoot()): TestCgroups {
         made.push(each);
       }
       return folder;
+    },
+    adopt(folder, path) {
+      let each = folder;
+      for (const name of path.split('/')) made.push((each = join(each, name)));
     },
     remove() {
       for (const folder of made.splice(0).reverse()) rmdirSync(folder);

@@ -11,43 +11,6 @@ import { cgroupRoot, findExec, skipReason, startSensor, type SeenEvent, type Tes
 const ID = '0123456789abcdef'.repeat(4);
 const OTHER_ID = 'fedcba9876543210'.repeat(4);
 const POD = 'a1b2c3d4-0000-4000-8000-00000000beef';
-const POD_SLICE = POD.replaceAll('-', '_');
-const STATIC_POD = '0123456789abcdef0123456789abcdef';
-const HOST = { containerId: '', podUid: '', runtime: '' };
-
-/** Cgroup below the test's own; how many of its last folders lie inside the container; and what it must be taken for. */
-const FORMS: [path: string, nested: number, containerId: string, podUid: string, runtime: string][] = [
-  ['user.slice/user-1000.slice/session-2.scope', 0, '', '', ''],
-  ['system.slice/containerd.service', 0, '', '', ''],
-  [`system.slice/not-a-container-${ID}`, 0, '', '', ''],
-  [`kubepods/besteffort/pod${POD}/${ID}`, 0, ID, POD, ''],
-  [`kubepods/pod${POD}/${ID}`, 0, ID, POD, ''],
-  [`kubepods/burstable/pod${POD}/${ID}/init.scope/deeper`, 2, ID, POD, ''],
-  [`kubepods/burstable/pod${POD}`, 0, '', POD, ''],
-  [`kubepods/burstable/pod${STATIC_POD}/${ID}`, 0, ID, STATIC_POD, ''],
-  [`kubepods.slice/kubepods-pod${POD_SLICE}.slice/cri-containerd-${ID}.scope`, 0, ID, POD, 'containerd'],
-  [
-    `kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod${POD_SLICE}.slice/cri-containerd-${ID}.scope`,
-    0,
-    ID,
-    POD,
-    'containerd',
-  ],
-  [`kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod${POD_SLICE}.slice/crio-${ID}.scope`, 0, ID, POD, 'cri-o'],
-  [`kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod${POD_SLICE}.slice/crio-${ID}.scope/container`, 1, ID, POD, 'cri-o'],
-  [`kubepods.slice/kubepods-pod${POD_SLICE}.slice/docker-${ID}.scope`, 0, ID, POD, 'docker'],
-  [`kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod${POD_SLICE}.slice/cri-containerd-${ID}.scope`, 0, ID, POD, 'containerd'],
-  [`system.slice/kubepods-besteffort-pod${POD_SLICE}.slice:cri-containerd:${ID}`, 0, ID, POD, 'containerd'],
-  [`docker/${OTHER_ID}/kubepods/besteffort/pod${POD}/${ID}`, 0, ID, POD, ''],
-  [`kubepods/besteffort/pod${POD}/${ID}/docker/${OTHER_ID}`, 2, ID, POD, ''],
-  [`system.slice/docker-${ID}.scope`, 0, ID, '', 'docker'],
-  [`docker/${ID}`, 0, ID, '', 'docker'],
-  [`machine.slice/libpod-${ID}.scope`, 0, ID, '', 'podman'],
-  [`machine.slice/libpod-${ID}.scope/container`, 1, ID, '', 'podman'],
-  [`libpod_parent/libpod-${ID}`, 0, ID, '', 'podman'],
-  [`user.slice/user-1000.slice/user@1000.service/user.slice/libpod-${ID}.scope`, 0, ID, '', 'podman'],
-  [`system.slice/nerdctl-${ID}.scope`, 0, ID, '', 'containerd'],
-];
 
 function v1PidsRoot(): string | undefined {
   const mounts = readFileSync('/proc/self/mounts', 'utf8').split('\n');
@@ -72,22 +35,6 @@ describe('containers', { skip: skipReason() }, () => {
   async function seen(marker: string, by: TestSensor = sensor): Promise<SeenEvent> {
     await by.until(marker, () => findExec(by, marker) !== undefined);
     return findExec(by, marker)!;
-  }
-
-  for (const [path, nested, containerId, podUid, runtime] of FORMS) {
-    test(path.replaceAll(ID, '<id>'), async () => {
-      const marker = randomUUID();
-      const cgroup = cgroups.make(path);
-      runIn(cgroup, `/bin/true ${marker}`);
-      const { event, container } = await seen(marker);
-      const known = { containerId: container?.containerId ?? '', podUid: container?.podUid ?? '', runtime: container?.runtime ?? '' };
-      assert.deepEqual(known, { ...HOST, containerId, podUid, runtime });
-      assert.equal(event.exec?.cgroupId, statSync(cgroup).ino);
-      if (containerId || podUid) {
-        const own = join(cgroup, '../'.repeat(nested));
-        assert.equal(join(cgroupRoot(), container?.cgroupPath ?? ''), own.replace(/\/$/, ''));
-      }
-    });
   }
 
   const v1Root = v1PidsRoot();

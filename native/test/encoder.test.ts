@@ -84,6 +84,11 @@ test('texts that are nearly JSON do no harm', () => {
   assert.equal(status, 0, stderr);
 });
 
+test('no name makes a container of what is none, however cgroups are called', () => {
+  const { status, stderr } = spawnSync(join(PROGRAMS, 'container_paths'), { encoding: 'utf8' });
+  assert.equal(status, 0, stderr);
+});
+
 test('the tables keep their bounds and forget nothing that is needed', () => {
   const { status, stderr } = spawnSync(join(PROGRAMS, 'table_bounds'), { encoding: 'utf8' });
   assert.equal(status, 0, stderr);

@@ -50,9 +50,8 @@ describe('containers of runc', { skip }, () => {
     assert.equal(status, 0, readFileSync(log, 'utf8'));
   }
 
-  /** Starts a container, in the pid namespace of the process `sharedWith` if there is one. */
-  function start(args: string[], sharedWith?: number): { id: string; pid: number } {
-    const id = randomBytes(32).toString('hex');
+  /** A container that runs `args`, in the pid namespace of the process `sharedWith` if there is one. */
+  function writeBundle(id: string, args: string[], sharedWith?: number): string {
     const bundle = join(folder, id);
     mkdirSync(bundle);
     execFileSync('runc', ['spec'], { cwd: bundle });
@@ -63,6 +62,12 @@ describe('containers of runc', { skip }, () => {
     const namespace = specification.linux.namespaces.find(({ type }) => type === 'pid')!;
     if (sharedWith !== undefined) namespace.path = `/proc/${sharedWith}/ns/pid`;
     writeFileSync(join(bundle, 'config.json'), JSON.stringify(specification));
+    return bundle;
+  }
+
+  function start(args: string[], sharedWith?: number): { id: string; pid: number } {
+    const id = randomBytes(32).toString('hex');
+    const bundle = writeBundle(id, args, sharedWith);
     ids.push(id);
     runc('run', '--detach', '--bundle', bundle, '--pid-file', join(bundle, 'pid'), id);
     return { id, pid: Number(readFileSync(join(bundle, 'pid'), 'utf8')) };
@@ -120,6 +125,20 @@ describe('containers of runc', { skip }, () => {
       if (process.arguments[1] === 'init') continue;
       assert.equal(container, undefined, process.arguments.join(' '));
     }
+  });
+
+  test('a container that people name themselves', async context => {
+    const marker = randomUUID();
+    const id = `web.${marker}`;
+    const bundle = writeBundle(id, ['true', marker]);
+    context.after(() => spawnSync('runc', ['delete', '--force', id], { stdio: 'ignore' }));
+    assert.equal(spawnSync('runc', ['run', '--bundle', bundle, id], { stdio: 'ignore' }).status, 0);
+    const { process, container } = await seen(marker);
+    assert.deepEqual(
+      [container?.containerId, container?.runtime, container?.name, container?.cgroupPath, container?.unconfirmed ?? false],
+      [id, 'runc', id, `/${id}`, false],
+    );
+    assert.equal(process?.entered ?? false, false);
   });
 
   test('two containers that share a pid namespace are two', async () => {

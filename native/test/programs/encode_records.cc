@@ -68,8 +68,8 @@ int main() {
   RingWriter writer;
   RingReader reader(writer.fd(), RING_BYTES);
   ProcessTable processes;
-  const RuntimeBundles bundles("/nonexistent", {});
-  CgroupTable cgroups("/nonexistent", "", bundles);
+  const RuntimeRecords records("/nonexistent");
+  CgroupTable cgroups("/nonexistent", "", records, [](uint32_t) { return 0; });
   Batch batch("node", "boot", processes, cgroups);
   uint64_t events = 0, malformed = 0;
 

@@ -115,19 +115,19 @@ void random_use() {
 }
 
 void cgroups() {
-  const RuntimeBundles bundles("/nonexistent", {});
-  CgroupTable table("/nonexistent", "", bundles);
+  const RuntimeRecords records("/nonexistent");
+  CgroupTable table("/nonexistent", "", records, [](uint32_t) { return 0; });
   const std::string id(64, 'a');
-  table.made(1, "/docker/" + id);
+  table.made(1, "/docker/" + id, 0);
   const std::shared_ptr<Container> container = table.container(1);
-  CHECK(container != nullptr && container->identity.runtime == "docker");
+  CHECK(container != nullptr && container->runtime == "docker");
   table.removed(1, 5);
   table.expire(4 + CgroupTable::REMOVED_KEEP_NS);
   CHECK(table.container(1) == container);
   table.expire(5 + CgroupTable::REMOVED_KEEP_NS);
   CHECK(table.size() == 0 && table.container(1) == nullptr);
   for (uint64_t next = 2; next < 2 + 2 * CgroupTable::CGROUPS_MAX; next++) {
-    table.made(next, "/docker/" + id + "/" + std::to_string(next));
+    table.made(next, "/docker/" + id + "/" + std::to_string(next), 0);
     if (next % 3 == 0) table.removed(next, 6);
   }
   CHECK(table.size() <= CgroupTable::CGROUPS_MAX && table.evicted() >= CgroupTable::CGROUPS_MAX);
@@ -136,15 +136,15 @@ void cgroups() {
 }
 
 void cgroup_versions() {
-  const RuntimeBundles bundles("/nonexistent", {});
-  CgroupTable table("/nonexistent", "", bundles);
+  const RuntimeRecords records("/nonexistent");
+  CgroupTable table("/nonexistent", "", records, [](uint32_t) { return 0; });
   // A container's cgroups in v1 and v2 are one container; a new one at the same path is another.
   const std::string id(64, 'b');
-  table.made(1, "/docker/" + id);
-  table.made(1 | TG_CGROUP_V1, "/docker/" + id);
-  table.made(2 | TG_CGROUP_V1, "/docker/" + id + "/nested");
+  table.made(1, "/docker/" + id, 0);
+  table.made(1 | TG_CGROUP_V1, "/docker/" + id, 0);
+  table.made(2 | TG_CGROUP_V1, "/docker/" + id + "/nested", 0);
   CHECK(table.container(1) == table.container(1 | TG_CGROUP_V1) && table.container(1) == table.container(2 | TG_CGROUP_V1));
-  table.made(3 | TG_CGROUP_V1, "/docker/" + id);
+  table.made(3 | TG_CGROUP_V1, "/docker/" + id, 0);
   CHECK(table.container(3 | TG_CGROUP_V1) != table.container(1));
 }
 

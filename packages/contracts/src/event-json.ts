@@ -52,6 +52,8 @@ export interface ContainerJson {
   runtime?: string;
   privileged?: true;
   sandbox?: true;
+  /** The runtime's own record of it was not found on the node: the name of its cgroup alone says that it is this container. */
+  unconfirmed?: true;
   cgroup_path?: string;
 }
 
@@ -330,6 +332,7 @@ function containerJson(container: Container, pod: Pod | undefined): ContainerJso
     ...(container.runtime ? { runtime: container.runtime } : {}),
     ...(known?.privileged ? { privileged: true } : {}),
     ...(container.sandbox ? { sandbox: true } : {}),
+    ...(container.unconfirmed ? { unconfirmed: true } : {}),
     ...(container.cgroupPath ? { cgroup_path: container.cgroupPath } : {}),
   };
 }

@@ -151,7 +151,6 @@ describe('identity on a cluster', { skip: unavailable }, () => {
         TIDEGATE_NODE: NODE,
         TIDEGATE_PIN: 'false',
         TIDEGATE_DATA_DIR: dataFolder,
-        TIDEGATE_CONTAINERD_STATES: join(cluster.folder, 'containerd-state'),
       });
     [sensor] = await Promise.all([
       startSensor(),

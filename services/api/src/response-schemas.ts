@@ -55,6 +55,11 @@ export const ContainerSchema = Type.Object({
   runtime: Type.Optional(Text),
   privileged: Flag,
   sandbox: Flag,
+  unconfirmed: Type.Optional(
+    Type.Literal(true, {
+      description: "The runtime's own record of it was not found on the node: the name of its cgroup alone says that it is this container.",
+    }),
+  ),
   cgroup_path: Type.Optional(Text),
 });
 

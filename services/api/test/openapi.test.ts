@@ -51,6 +51,7 @@ const TABLES: EventBatchInput = {
       name: 'nginx',
       image: 'nginx:1',
       sandbox: true,
+      unconfirmed: true,
     },
   ],
   processes: [

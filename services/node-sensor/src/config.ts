@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { KIND_NAMES, kindNumber } from '@tidegate/contracts';
-import { CONTAINERD_STATES, type FilterSets, type Filters } from '@tidegate/native';
+import type { FilterSets, Filters } from '@tidegate/native';
 import {
   COMMON_SETTINGS,
   TidegateError,
@@ -60,10 +60,6 @@ export const sensorConfig = {
     description: "Where the host's cgroup v1 hierarchy with the pids controller is mounted. Without it, it is looked up.",
   }),
   hostRoot: absolutePath({ default: '/', description: "The host's root folder, for the container runtime's files." }),
-  containerdStates: textList({
-    default: [...CONTAINERD_STATES],
-    description: "State folders of the host's containerd, where names and images of containers are read.",
-  }),
   bpfObject: absolutePath({ optional: true, description: 'The compiled BPF programs. Without it, those of this build.' }),
   kinds: texts(`Kinds of events that are let through, of ${KIND_NAMES.join(', ')}; without it all.`),
   allowUids: kernelNumbers('Only events of these uids.'),

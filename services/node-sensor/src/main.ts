@@ -45,7 +45,6 @@ await runService('node-sensor', async ({ logger, env, signal }) => {
         cgroupRoot: cgroupRoot(config),
         cgroupV1Root: cgroupV1Root(config),
         hostRoot: config.hostRoot,
-        containerdStates: config.containerdStates,
         compression: config.compression,
         filters: filtersOf(config),
       },

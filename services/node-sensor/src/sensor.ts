@@ -59,7 +59,6 @@ export interface SensorDependencies {
     | 'cgroupRoot'
     | 'cgroupV1Root'
     | 'hostRoot'
-    | 'containerdStates'
     | 'compression'
   > & { filters: Filters };
   /** Leave the programs recording after close(). */

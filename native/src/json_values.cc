@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "json_strings.h"
+#include "json_values.h"
 
 #include <algorithm>
 #include <charconv>
@@ -91,8 +91,10 @@ class Walker {
       return true;
     }
     const size_t size = std::min(rest_.find_first_not_of("+-.0123456789Ee"), rest_.size());
+    if (size == 0) return false;
+    visit_(path_, std::string(rest_.substr(0, size)));
     rest_.remove_prefix(size);
-    return size != 0;
+    return true;
   }
 
   bool string(std::string& out) {
@@ -155,6 +157,6 @@ class Walker {
 
 }  // namespace
 
-bool visit_json_strings(std::string_view text, const Visit& visit) { return Walker(text, visit).document(); }
+bool visit_json_values(std::string_view text, const Visit& visit) { return Walker(text, visit).document(); }
 
 }  // namespace tidegate
