@@ -5,6 +5,7 @@ export * from './bucket-values.ts';
 export * from './cluster-name.ts';
 export * from './event-headers.ts';
 export * from './event-json.ts';
+export * from './gateway-status.ts';
 export * from './keys.ts';
 export * from './kinds.ts';
 export * from './nodes.ts';

@@ -14,6 +14,10 @@ export function nodeKey(node: string): string {
   return subjectToken(node);
 }
 
+export function gatewayKey(identity: string): string {
+  return subjectToken(identity);
+}
+
 /** What keys of KV `nodes` begin with that are of nodes which have left; a subject token follows. No token holds a dot. */
 export const LEFT_PREFIX = 'left.';
 

@@ -28,6 +28,8 @@ export interface SensorStatus {
   spool: { bytes: number; batches: number; maxBytes: number };
   /** Plays a capture: its events are recorded ones. */
   recorded: boolean;
+  /** A kubelet keeps pods on this machine. */
+  hasKubelet?: boolean | undefined;
 }
 
 export const SENSOR_STATUS_INTERVAL_MS = 5_000;
@@ -46,5 +48,6 @@ export const sensorStatusCodec = jsonCodec(
     lost: table(count),
     spool: object<SensorStatus['spool']>({ bytes: count, batches: count, maxBytes: count }),
     recorded: flag,
+    hasKubelet: optional(flag),
   }),
 );

@@ -72,8 +72,7 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
             ...writeBucket(bucket.name),
             `$JS.API.STREAM.PURGE.${bucketStream(bucket.name)}`,
           ]),
-          ...writeBucket(BUCKETS.sensors.name),
-          ...writeBucket(BUCKETS.settings.name),
+          ...[BUCKETS.sensors, BUCKETS.gateways, BUCKETS.settings].flatMap(bucket => writeBucket(bucket.name)),
         ],
         [inbox],
       );

@@ -13,6 +13,24 @@ const StatusSchema = Type.Object({
   nats: Type.Object({ version: Type.String(), server: Type.String() }),
   sensors: Type.Array(Type.Object({ node: Type.String(), stale: Type.Boolean(), recorded: Type.Boolean() }, Open)),
   streams: Type.Array(Type.Object({ name: Type.String(), messages: Type.Integer(), bytes: Type.Integer() }, Open)),
+  gateways: Type.Array(
+    Type.Object({
+      identity: Type.String({ description: 'Its name in the Lease.' }),
+      started_at: Type.String({ format: 'date-time' }),
+      reported_at: Type.String({ format: 'date-time' }),
+      server: Type.String({ description: 'URL of the API server of Kubernetes.' }),
+      lease: Type.String({ description: '<namespace>/<name> of the Lease by which gateways choose their leader.' }),
+      leads: Type.Boolean(),
+      holder: Type.Optional(
+        Type.Object(
+          { identity: Type.String(), since: Type.Optional(Type.String({ format: 'date-time' })) },
+          { description: 'Who leads instead; a gateway of another installation too.' },
+        ),
+      ),
+      faults: Type.Array(Type.String(), { description: 'What keeps it from its work, in words.' }),
+    }),
+    { description: 'Gateways to Kubernetes that report; none without a cluster.' },
+  ),
   enrichers: Type.Array(Type.Object({ id: Type.String(), alive: Type.Boolean(), seen_at: Type.String({ format: 'date-time' }) })),
   lag: Type.Array(
     Type.Object({

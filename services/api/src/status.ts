@@ -1,4 +1,4 @@
-/** What the installation is doing, read from NATS when asked: KV `sensors`, `nodes` and `enrichers`, and the streams. */
+/** What the installation is doing, read from NATS when asked: KV `sensors`, `nodes`, `gateways` and `enrichers`, and the streams. */
 import {
   BUCKETS,
   CURSOR_PREFIX,
@@ -8,16 +8,19 @@ import {
   STREAMS,
   enricherCursorCodec,
   enricherMemberCodec,
+  gatewayStatusCodec,
   parseSequences,
   tokenName,
   type EnricherCursor,
   type EnricherMember,
+  type GatewayStatus,
   type SensorStatus,
 } from '@tidegate/contracts';
 import { JetStreamApiError } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import {
   type Buckets,
+  type KnownNode,
   type NodeRegistry,
   type PresentEntry,
   type ReadBucket,
@@ -61,6 +64,23 @@ export interface EnricherReport {
   seen_at: string;
 }
 
+/** A replica of the gateway to Kubernetes. */
+export interface GatewayReport {
+  /** Its name in the Lease. */
+  identity: string;
+  started_at: string;
+  reported_at: string;
+  /** URL of the API server. */
+  server: string;
+  /** `<namespace>/<name>`. */
+  lease: string;
+  leads: boolean;
+  /** Who leads instead. */
+  holder?: { identity: string; since?: string };
+  /** What keeps it from its work, in words. */
+  faults: string[];
+}
+
 /** How far one node's events are enriched. */
 export interface LagReport {
   node: string;
@@ -79,6 +99,7 @@ export interface StatusReport {
   nats: { version: string; server: string };
   sensors: SensorReport[];
   streams: StreamReport[];
+  gateways: GatewayReport[];
   enrichers: EnricherReport[];
   lag: LagReport[];
   /** What is wrong, in words; empty: nothing. */
@@ -109,6 +130,7 @@ export function createStatusReader(nc: NatsConnection, readers: StreamReaders, r
     nc,
     readers,
     registry,
+    gateways: buckets.open(BUCKETS.gateways, gatewayStatusCodec),
     members: buckets.open(BUCKETS.enrichers, enricherMemberCodec),
     cursors: buckets.open(BUCKETS.enrichers, enricherCursorCodec),
   };
@@ -130,14 +152,16 @@ interface Sources {
   nc: NatsConnection;
   readers: StreamReaders;
   registry: NodeRegistry;
+  gateways: ReadBucket<GatewayStatus>;
   members: ReadBucket<EnricherMember>;
   cursors: ReadBucket<EnricherCursor>;
 }
 
 async function readReport({ nc, readers, registry, ...buckets }: Sources): Promise<StatusReport> {
-  const [streams, nodes, members, cursors, rawHeads] = await Promise.all([
+  const [streams, nodes, gateways, members, cursors, rawHeads] = await Promise.all([
     Promise.all(Object.values(STREAMS).map(({ name }) => streamReport(name, readers))),
     registry.list(),
+    buckets.gateways.snapshot(),
     buckets.members.snapshot(`${MEMBER_PREFIX}*`),
     buckets.cursors.snapshot(`${CURSOR_PREFIX}*`),
     lastOnRaw(readers),
@@ -152,14 +176,16 @@ async function readReport({ nc, readers, registry, ...buckets }: Sources): Promi
     nats: { version: nc.info?.version ?? '', server: nc.getServer() },
     sensors,
     streams: known,
+    gateways: [...gateways.values()].map(({ value }) => gatewayReport(value)),
     enrichers,
     lag: lags.sort((a, b) => (a.node < b.node ? -1 : 1)),
   };
-  const withoutSensor = nodes.filter(({ sensor, cluster }) => cluster && !sensor).map(({ node }) => node);
-  return { ...report, problems: problemsOf(report, withoutSensor) };
+  return { ...report, problems: problemsOf(report, nodes) };
 }
 
-function problemsOf({ sensors, streams, enrichers, lag }: Omit<StatusReport, 'problems'>, withoutSensor: readonly string[]): string[] {
+function problemsOf(report: Omit<StatusReport, 'problems'>, nodes: readonly KnownNode[]): string[] {
+  const { sensors, streams, enrichers, lag } = report;
+  const withoutSensor = nodes.filter(({ sensor, cluster }) => cluster && !sensor).map(({ node }) => node);
   const names = streams.map(stream => stream.name);
   return [
     ...Object.values(STREAMS)
@@ -181,10 +207,39 @@ function problemsOf({ sensors, streams, enrichers, lag }: Omit<StatusReport, 'pr
     ...sensors
       .filter(sensor => sensor.spool.batches > 0)
       .map(sensor => `sensor of ${sensor.node} holds ${sensor.spool.batches} batches in its spool`),
+    ...clusterProblems(report, nodes),
     ...(enrichers.some(enricher => enricher.alive) ? [] : ['no enricher is alive']),
     ...lag
       .filter(({ waiting_seconds }) => waiting_seconds * 1000 > LAG_PROBLEM_MS)
       .map(({ node, events, waiting_seconds }) => `${events} events of ${node} wait for an enricher, the oldest for ${waiting_seconds} s`),
+  ];
+}
+
+/** Why events have no pods, or will have none. */
+function clusterProblems({ gateways }: Pick<StatusReport, 'gateways'>, nodes: readonly KnownNode[]): string[] {
+  const inCluster = nodes.filter(({ cluster }) => cluster).map(({ node }) => node);
+  const isOwn = (identity: string) => gateways.some(gateway => gateway.identity === identity);
+  const others = gateways.flatMap(({ lease, holder }) => (holder && !isOwn(holder.identity) ? { lease, ...holder } : []))[0];
+  const misnamed = nodes.filter(
+    ({ sensor, isSilent, cluster, left }) => sensor?.value.hasKubelet === true && !isSilent && !cluster && !left,
+  );
+  return [
+    ...(gateways.length === 0 && inCluster.length > 0
+      ? [`no gateway reports: what is known of ${namesText(inCluster)} of the cluster and of its pods grows old; set KUBECONFIG`]
+      : []),
+    ...(others && !gateways.some(({ leads }) => leads)
+      ? [
+          `events get no pods: ${others.identity}, a gateway of another installation, holds the Lease ${others.lease}${others.since === undefined ? '' : ` since ${others.since}`}; ` +
+            'ours takes over when that ends, or set TIDEGATE_LEASE_NAME to have one of its own',
+        ]
+      : []),
+    ...gateways.flatMap(({ identity, faults }) => faults.map(fault => `gateway ${identity} cannot do its work: ${fault}`)),
+    ...(inCluster.length > 0
+      ? misnamed.map(
+          ({ node }) =>
+            `the cluster has no node ${node}, as its sensor is told it is: its pods get no identity; the cluster has ${namesText(inCluster)}, TIDEGATE_NODE says which it is`,
+        )
+      : []),
   ];
 }
 
@@ -243,6 +298,19 @@ function sensorReport({ value }: PresentEntry<SensorStatus>, isSilent: boolean):
     last_sequence: lastSequence,
     lost,
     spool: { bytes: spool.bytes, batches: spool.batches, max_bytes: spool.maxBytes },
+  };
+}
+
+function gatewayReport({ identity, startedAt, reportedAt, server, lease, leads, holder, faults }: GatewayStatus): GatewayReport {
+  return {
+    identity,
+    started_at: startedAt,
+    reported_at: reportedAt,
+    server,
+    lease,
+    leads,
+    ...(holder && { holder: { identity: holder.identity, ...(holder.since !== undefined && { since: holder.since }) } }),
+    faults,
   };
 }
 

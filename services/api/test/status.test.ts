@@ -6,8 +6,10 @@ import {
   enricherCursorKey,
   enricherMemberKey,
   formatSequences,
+  gatewayKey,
   nodeKey,
   rawSubject,
+  type GatewayStatus,
   type SensorStatus,
 } from '@tidegate/contracts';
 import { Kvm } from '@nats-io/kv';
@@ -174,6 +176,90 @@ test('a node that has left is no problem any more; one that is silent is', async
     all.map(({ node, state: its }) => `${node} ${its}`),
     ['bare none', 'old.example left'],
   );
+});
+
+test('why events have no pods is a problem: a node of another name, a Lease that another installation holds, a gateway that cannot read', async () => {
+  await using fixture = await startFixture();
+  const kvm = new Kvm(fixture.nc);
+  const sensors = await kvm.open(BUCKETS.sensors.name);
+  const nodes = await kvm.open(BUCKETS.nodes.name);
+  const gateways = await kvm.open(BUCKETS.gateways.name);
+  const time = new Date().toISOString();
+  const gateway = (identity: string, more: Partial<GatewayStatus> = {}) =>
+    gateways.put(
+      gatewayKey(identity),
+      JSON.stringify({
+        identity,
+        startedAt: time,
+        reportedAt: time,
+        server: 'https://k',
+        lease: 'default/tidegate',
+        leads: false,
+        faults: [],
+        ...more,
+      }),
+    );
+  const clusterProblems = async () =>
+    ((await fixture.get('/api/v1/status')).body.problems as string[]).filter(problem => /gateway|cluster/.test(problem));
+  const becomes = async (expected: RegExp[], what: string) => {
+    let problems: string[] = [];
+    const isSo = async () => {
+      problems = await clusterProblems();
+      return problems.length === expected.length && expected.every((pattern, i) => pattern.test(problems[i]!));
+    };
+    await waitFor(isSo, { what }).catch((error: unknown) => assert.fail(`${String(error)}: ${JSON.stringify(problems)}`));
+  };
+
+  await sensors.put(nodeKey('ip-10-0-0-7'), JSON.stringify({ ...SENSOR, node: 'ip-10-0-0-7', hasKubelet: true }));
+  await sensors.put(nodeKey('plain'), JSON.stringify({ ...SENSOR, node: 'plain', hasKubelet: false }));
+  await becomes([], 'nothing wrong without a cluster');
+
+  await gateway('mine', { holder: { identity: 'theirs', since: time } });
+  await becomes(
+    [
+      new RegExp(
+        `^events get no pods: theirs, a gateway of another installation, holds the Lease default/tidegate since ${time}; .*TIDEGATE_LEASE_NAME`,
+      ),
+    ],
+    'the other installation',
+  );
+  const [reported] = (await fixture.get('/api/v1/status')).body.gateways as object[];
+  assert.deepEqual(reported, {
+    identity: 'mine',
+    started_at: time,
+    reported_at: time,
+    server: 'https://k',
+    lease: 'default/tidegate',
+    leads: false,
+    holder: { identity: 'theirs', since: time },
+    faults: [],
+  });
+  await gateway('mine', { holder: { identity: 'theirs' }, faults: ['/api/v1/pods: forbidden'] });
+  await becomes(
+    [/^events get no pods: theirs.*Lease default\/tidegate; ours/, /^gateway mine cannot do its work: \/api\/v1\/pods: forbidden$/],
+    'the fault',
+  );
+
+  // A replica that waits for its like is in order.
+  await gateway('theirs', { leads: true });
+  await gateway('mine', { holder: { identity: 'theirs' } });
+  await becomes([], 'two replicas');
+
+  const named = (name: string) => ({
+    ...{ name, addresses: [], labels: {}, architecture: '', osImage: '', kernelVersion: '' },
+    ...{ kubeletVersion: '', containerRuntimeVersion: '' },
+  });
+  await nodes.put(nodeKey('node-a'), JSON.stringify(named('node-a')));
+  await sensors.put(nodeKey('node-a'), JSON.stringify({ ...SENSOR, node: 'node-a', hasKubelet: true }));
+  await becomes(
+    [/^the cluster has no node ip-10-0-0-7, .*its pods get no identity; the cluster has node node-a, TIDEGATE_NODE/],
+    'the name',
+  );
+  await nodes.put(nodeKey('ip-10-0-0-7'), JSON.stringify(named('ip-10-0-0-7')));
+  await becomes([], 'the name to be known');
+
+  for (const identity of ['mine', 'theirs']) await gateways.delete(gatewayKey(identity));
+  await becomes([/^no gateway reports: .*2 nodes \(ip-10-0-0-7, node-a\) of the cluster.*KUBECONFIG/], 'no gateway');
 });
 
 test('readiness follows the connection to NATS', async () => {

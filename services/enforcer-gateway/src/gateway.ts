@@ -10,10 +10,13 @@ import { joinElection, type LeaderElection } from './leader-election.ts';
 import { createNodes } from './nodes.ts';
 import { createPods } from './pods.ts';
 import { startReflector, type KubernetesObject, type ObjectSink, type Reflector } from './reflector.ts';
+import { startReporter } from './reporter.ts';
 import { OWNER_PATHS, createWorkloads, type OwnerKind } from './workloads.ts';
 
 export interface GatewayOptions {
   api: KubernetesApi;
+  /** URL of the API server, for reports. */
+  server: string;
   nc: NatsConnection;
   /** Name of the cluster; undefined: Kubernetes names it. */
   cluster: string | undefined;
@@ -29,10 +32,13 @@ export interface GatewayOptions {
 
 export interface Gateway {
   readonly isLeader: boolean;
-  /** Why it is not ready; empty: it is. A replica that does not lead is ready too. */
+  /** Why it is not ready; empty: it is. A replica that does not lead is ready too, once it knows who does. */
   readiness(): string[];
   close(): Promise<void>;
 }
+
+/** Of what an API server says, so much is reported. */
+const FAULT_MAX_CHARS = 400;
 
 /** Starts watching; leads when everything has been seen and the lease is free. */
 export async function createGateway(options: GatewayOptions): Promise<Gateway> {
@@ -106,8 +112,18 @@ export async function createGateway(options: GatewayOptions): Promise<Gateway> {
     if (election?.isLeader === true) for (const writer of writers) writer.start();
   });
 
+  const reporter = startReporter({
+    buckets,
+    about: { identity: options.identity, server: options.server, lease: `${options.leaseNamespace}/${options.leaseName}` },
+    state: () => ({ leads: election?.isLeader === true, holder: election?.holder, faults: faultsOf(reflectors, election) }),
+    logger,
+  });
   addMetrics(metrics, { reflectors, writers, podStats: () => pods.stats(), isLeader: () => election?.isLeader === true });
   void start();
+
+  /** Once it was known, it is so: without the API server a gateway goes on with what it has read. */
+  let wasLed = false;
+  const hasLeader = () => (wasLed ||= election?.isLeader === true || election?.holder !== undefined);
 
   let closing: Promise<void> | undefined;
   const close = async () => {
@@ -117,6 +133,7 @@ export async function createGateway(options: GatewayOptions): Promise<Gateway> {
     unwatch();
     for (const writer of writers) writer.stop();
     await namer.close();
+    await reporter.close();
     buckets.close();
     pods.close();
     await Promise.all(reflectors.map(reflector => reflector.close()));
@@ -128,11 +145,23 @@ export async function createGateway(options: GatewayOptions): Promise<Gateway> {
     readiness: () => [
       ...reflectors.filter(({ stats }) => !stats.isSynced).map(({ path }) => `${path} not yet read`),
       ...(reflectors.some(({ path }) => path === '/api/v1/pods') ? [] : ['/api/v1/pods not yet read']),
+      ...(hasLeader() ? [] : ['nobody is known to lead yet']),
       ...(namer.name === undefined ? ['the cluster has no name yet'] : []),
       ...(nc.isClosed() ? ['NATS connection is closed'] : []),
     ],
     close: () => (closing ??= close()),
   };
+}
+
+/** What keeps the gateway from its work, one sentence for all that fails for the same reason. */
+function faultsOf(reflectors: readonly Reflector[], election: LeaderElection | undefined): string[] {
+  const failing = new Map<string, string[]>();
+  const add = (what: string, reason: string | undefined) => {
+    if (reason !== undefined) failing.set(reason, [...(failing.get(reason) ?? []), what]);
+  };
+  for (const { path, stats } of reflectors) add(path, stats.fault);
+  add('the Lease', election?.fault);
+  return [...failing].map(([reason, what]) => `${what.join(', ')}: ${reason.slice(0, FAULT_MAX_CHARS)}`);
 }
 
 interface Observed {

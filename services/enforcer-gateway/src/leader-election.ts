@@ -3,6 +3,7 @@
  * how long it has itself seen the lease unchanged. A leader stops before others may start: after `renewDeadlineMs` without a renewal.
  */
 import { setTimeout as delay } from 'node:timers/promises';
+import type { LeaseHolder } from '@tidegate/contracts';
 import type { Logger } from '@tidegate/runtime';
 import { KubernetesApiError, type KubernetesApi } from './kubernetes-api.ts';
 
@@ -19,6 +20,10 @@ export interface LeaderElectionOptions {
 
 export interface LeaderElection {
   readonly isLeader: boolean;
+  /** Who leads instead: whom the Lease names and who has been seen to renew it. undefined: nobody, or nobody knows yet. */
+  readonly holder: LeaseHolder | undefined;
+  /** Why the Lease could not be read or written the last time. */
+  readonly fault: string | undefined;
   /** Gives the lease up, so that another replica takes over at once. */
   close(): Promise<void>;
 }
@@ -46,10 +51,16 @@ export function joinElection({ api, namespace, name, identity, onStarted, onStop
   let isUncertain = true;
   /** When this replica last saw the lease change. */
   let changedMs = -Infinity;
+  /** Whoever holds it has changed it since it was first seen: a dead leader's name stays in it. */
+  let isRenewed = false;
+  let fault: string | undefined;
   let deadline: NodeJS.Timeout | undefined;
 
   const observe = (seen: Lease | undefined) => {
-    if (seen?.metadata.resourceVersion !== lease?.metadata.resourceVersion) changedMs = performance.now();
+    if (seen?.metadata.resourceVersion !== lease?.metadata.resourceVersion) {
+      changedMs = performance.now();
+      isRenewed = lease !== undefined && seen?.spec.holderIdentity === lease.spec.holderIdentity;
+    }
     lease = seen;
   };
 
@@ -121,10 +132,14 @@ export function joinElection({ api, namespace, name, identity, onStarted, onStop
     while (!stop.signal.aborted) {
       try {
         await attempt();
+        fault = undefined;
       } catch (error) {
         if (stop.signal.aborted) break;
         const isConflict = error instanceof KubernetesApiError && error.status === HTTP_CONFLICT;
-        if (!isConflict) logger.warn({ err: error }, 'lease could not be read or written');
+        if (!isConflict) {
+          fault = error instanceof Error ? error.message : String(error);
+          logger.warn({ err: error }, 'lease could not be read or written');
+        }
       }
       await delay(RETRY_MS, undefined, { signal: stop.signal }).catch(() => undefined);
     }
@@ -137,6 +152,15 @@ export function joinElection({ api, namespace, name, identity, onStarted, onStop
   return {
     get isLeader() {
       return isLeader;
+    },
+    get holder() {
+      const { holderIdentity = '', acquireTime = '' } = lease?.spec ?? {};
+      if (isLeader || !isRenewed || holderIdentity === '' || holderIdentity === identity) return undefined;
+      const sinceMs = Date.parse(acquireTime);
+      return { identity: holderIdentity, ...(!Number.isNaN(sinceMs) && { since: new Date(sinceMs).toISOString() }) };
+    },
+    get fault() {
+      return fault;
     },
     async close() {
       stop.abort();

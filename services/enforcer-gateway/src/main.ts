@@ -21,6 +21,7 @@ await runService('enforcer-gateway', async ({ logger, env, signal }) => {
   const metrics = createMetrics('enforcer-gateway');
   const gateway = await createGateway({
     api: createKubernetesApi(access),
+    server: access.server,
     nc,
     cluster: settings.cluster,
     logger,

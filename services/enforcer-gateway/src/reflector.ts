@@ -67,6 +67,8 @@ export interface ReflectorStats {
   lists: number;
   /** Watches that ended out of order. */
   failures: number;
+  /** Why the last one did; undefined: it is connected again. */
+  fault: string | undefined;
 }
 
 interface WatchEvent<T> {
@@ -101,7 +103,7 @@ export function startReflector<T extends KubernetesObject>(options: ReflectorOpt
   const { api, path, sink, metadataOnly = false, logger } = options;
   const stop = new AbortController();
   const synced = Promise.withResolvers<void>();
-  const stats: ReflectorStats = { isSynced: false, isConnected: false, events: 0, lists: 0, failures: 0 };
+  const stats: ReflectorStats = { isSynced: false, isConnected: false, events: 0, lists: 0, failures: 0, fault: undefined };
   /** The place in the server's history; undefined: everything has to be read. */
   let resourceVersion: string | undefined;
   let canStreamLists = true;
@@ -145,6 +147,7 @@ export function startReflector<T extends KubernetesObject>(options: ReflectorOpt
         idleTimeoutMs: IDLE_TIMEOUT_MS,
         onOpen: () => {
           stats.isConnected = true;
+          stats.fault = undefined;
           if (seen) stats.lists++;
         },
         onLine: line => {
@@ -191,6 +194,7 @@ export function startReflector<T extends KubernetesObject>(options: ReflectorOpt
           continue;
         } else {
           stats.failures++;
+          stats.fault = error instanceof Error ? error.message : String(error);
           logger.warn({ path, err: error }, 'watch broke');
         }
         if (isLong()) attempt = 0;

@@ -37,6 +37,8 @@ export type DestinationEntry = ReturnType<typeof Destination.decode>;
 export interface GatewayProcess {
   readonly child: ChildProcess;
   readonly identity: string;
+  /** Lines of its log. */
+  readonly log: readonly string[];
   /** One metric without labels; the prefix is left out. */
   metric(name: string): Promise<number>;
   isLeader(): Promise<boolean>;
@@ -116,7 +118,9 @@ export async function startFixture(options: ClusterOptions = {}): Promise<Fixtur
         stdio: ['ignore', 'ignore', 'pipe'],
       });
       let url: string | undefined;
+      const log: string[] = [];
       createInterface(child.stderr!).on('line', line => {
+        log.push(line);
         if (process.env.TIDEGATE_TEST_LOG_LEVEL !== undefined) console.error(line);
         try {
           url ??= (JSON.parse(line) as { health?: string }).health;
@@ -127,6 +131,7 @@ export async function startFixture(options: ClusterOptions = {}): Promise<Fixtur
       const gateway: GatewayProcess = {
         child,
         identity,
+        log,
         async metric(name) {
           const text = await (await fetch(`${url}/metrics`)).text();
           return Number(new RegExp(`^tidegate_enforcer_gateway_${name} (.*)$`, 'm').exec(text)?.[1] ?? NaN);

@@ -2,14 +2,16 @@ import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
-import { BUCKETS } from '@tidegate/contracts';
-import { endChild, prepareCluster, waitFor } from '@tidegate/testkit';
+import { BUCKETS, gatewayKey, gatewayStatusCodec, type GatewayStatus } from '@tidegate/contracts';
+import { createBuckets, ensureBuckets, rolePermissions } from '@tidegate/runtime';
+import { endChild, prepareCluster, startNatsServer, waitFor } from '@tidegate/testkit';
 import type { V1Pod } from '@kubernetes/client-node';
-import { LINGER_MS, podTemplate, startFixture, type Fixture } from './fixture.ts';
+import { LINGER_MS, connectAs, podTemplate, startFixture, type Fixture, type GatewayProcess } from './fixture.ts';
 
 const skip = (await prepareCluster('control-plane')) ?? false;
 /** Kinds that a gateway watches. */
 const WATCHED_KINDS = 6;
+const ADMIN = { user: 'admin', password: 'admin', permissions: rolePermissions('admin') };
 
 describe('a gateway that something happens to', { skip }, () => {
   let fixture: Fixture;
@@ -60,6 +62,49 @@ describe('a gateway that something happens to', { skip }, () => {
       what: 'the pod made while nobody led',
     });
     await stop(c.child);
+  });
+
+  test('a gateway of another installation says who holds the Lease, and takes over when that ends', async () => {
+    const { cluster, host } = fixture;
+    const [first, replica] = [await fixture.startGateway(), await fixture.startGateway({ leads: false })];
+    const nats = await startNatsServer({
+      users: [{ user: 'gateway', password: 'gateway', permissions: rolePermissions('gateway') }, ADMIN],
+    });
+    host.defer(() => nats.stop());
+    const nc = await connectAs('admin', nats.url, host);
+    await ensureBuckets(nc, Object.values(BUCKETS));
+    const buckets = await createBuckets({ nc, logger: host.logger });
+    host.defer(() => buckets.close());
+    const reports = buckets.open(BUCKETS.gateways, gatewayStatusCodec);
+    const report = async () => (await reports.get(gatewayKey(second.identity))).value;
+    const reportOf = (isIt: (status: GatewayStatus) => boolean, what: string) =>
+      waitFor(
+        async () => {
+          const status = await report();
+          return status !== undefined && isIt(status) && status;
+        },
+        { what, timeoutMs: 30_000 },
+      );
+    const second = await fixture.startGateway({ env: { TIDEGATE_NATS_URL: nats.url }, leads: false });
+
+    const waiting = await reportOf(({ holder }) => holder !== undefined, 'the holder');
+    assert.deepEqual([waiting.leads, waiting.holder?.identity, waiting.faults], [false, first.identity, []]);
+    assert.ok(Math.abs(Date.now() - Date.parse(waiting.holder!.since!)) < 60_000);
+    const said = (gateway: GatewayProcess, text: string) =>
+      gateway.log.filter(line => line.includes(text) && line.includes(first.identity));
+    await waitFor(() => said(second, 'a gateway of another installation holds the Lease').length === 1, { what: 'the warning' });
+    await waitFor(() => said(replica, 'another replica leads').length === 1, { what: "the replica's word" });
+
+    await cluster.stopPart('kube-apiserver');
+    const cut = await reportOf(({ faults }) => faults.length > 0, 'the fault');
+    assert.match(cut.faults.join(), /ECONNREFUSED|ECONNRESET|socket hang up|aborted|terminated/);
+    await cluster.startPart('kube-apiserver');
+    await reportOf(({ faults }) => faults.length === 0, 'the fault to go');
+
+    await Promise.all([stop(first.child), stop(replica.child)]);
+    await reportOf(({ leads }) => leads, 'it to take over');
+    await stop(second.child);
+    assert.equal(await report(), undefined, 'who has ended takes its report back');
   });
 
   test('a replica that cannot reach the API server stops leading, and leads again', async () => {

@@ -43,6 +43,7 @@ describe('as a service account with the least rights, at an API server that cann
     const metrics = createMetrics('enforcer-gateway');
     const gateway = await createGateway({
       api: createKubernetesApi(access),
+      server: access.server,
       nc: await connectAs(NatsRole.gateway, nats.url, host),
       cluster: undefined,
       logger: host.logger,

@@ -89,6 +89,7 @@ const DRAIN_TIMEOUT_MS = 10_000;
 /** How often a change is looked for. */
 const STATUS_CHECK_MS = 250;
 const BOOT_BYTES = 8;
+const KUBELET_CGROUPS = ['kubepods', 'kubepods.slice'];
 
 /**
  * Starts reading the kernel at once and NATS when it is there. Only a sensor that remembers nothing of an earlier run waits for NATS first:
@@ -300,12 +301,19 @@ class NodeSensor implements Sensor {
       lost,
       spool: { bytes, batches, maxBytes },
       recorded: false,
+      hasKubelet: hasKubelet(this.#deps.reader),
     };
   }
 
   #counters(): Counters | undefined {
     return this.#hooks.length === 0 ? undefined : this.#reader?.counters();
   }
+}
+
+/** A kubelet makes this cgroup at its start, with either of its drivers, and before any pod. */
+function hasKubelet({ cgroupRoot, cgroupV1Root }: Pick<ReaderOptions, 'cgroupRoot' | 'cgroupV1Root'>): boolean {
+  const roots = [cgroupRoot, ...(typeof cgroupV1Root === 'string' ? [cgroupV1Root] : [])];
+  return roots.some(root => KUBELET_CGROUPS.some(name => existsSync(join(root, name))));
 }
 
 function add(lost: Record<string, number>, reason: LossReason, count: number): void {

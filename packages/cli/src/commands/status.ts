@@ -19,6 +19,7 @@ interface StatusAnswer {
     spool: { bytes: number; batches: number };
   }[];
   streams: { name: string; messages: number; bytes: number; first_time?: string; max_bytes: number; max_age_seconds: number }[];
+  gateways: { identity: string; server: string; leads: boolean; holder?: { identity: string }; faults: string[] }[];
   enrichers: { id: string; alive: boolean }[];
   lag: { node: string; events: number; waiting_seconds: number }[];
   /** What is wrong, in words; empty: nothing. */
@@ -79,6 +80,14 @@ async function printStatus(status: StatusAnswer, { print, paint }: CommandContex
   const alive = status.enrichers.filter(enricher => enricher.alive).length;
   await print(paint('bold', 'Services'));
   await print(`  enrichers  ${alive} alive`);
+  for (const gateway of status.gateways) {
+    const state = gateway.leads
+      ? paint('green', 'leads')
+      : gateway.holder
+        ? `waits for ${printable(gateway.holder.identity)}`
+        : 'does not lead';
+    await print(`  gateway    ${printable(gateway.identity)} ${state}, Kubernetes at ${printable(gateway.server)}`);
+  }
   await print(`  NATS       ${printable(status.nats.server)}, version ${printable(status.nats.version)}`);
   for (const problem of status.problems) await print(paint('red', `! ${printable(problem)}`));
   if (status.problems.length === 0) await print(paint('green', 'All in order.'));
