@@ -1,6 +1,6 @@
 /** The API over HTTP. */
+import { printable } from '@tidegate/contracts';
 import { TidegateError } from '@tidegate/runtime';
-import { printable } from './terminal-text.ts';
 
 /** Values of a query string; undefined ones are left out. */
 export type Query = Readonly<Record<string, string | number | undefined>>;

@@ -264,7 +264,7 @@ test('events: history, filters and formats', async () => {
   assert.equal(parsed[0]!.process?.arguments[1], '\u001b[2J');
   const compact = await events('--kind', 'exec', '--pid', '1002');
   assert.equal(compact.stdout.trimEnd().split('\n').length, 5);
-  assert.match(compact.stdout, /exec {4}_host\/a {2}bash\(231\) → \/usr\/bin\/ls '\\e\[2J'/);
+  assert.match(compact.stdout, /exec {4}_host\/a {2}bash\(231\) → \/usr\/bin\/ls \$'\\e\[2J'/);
   assert.match((await events('-o', 'json', '--kind', 'exit', '--pid', '1003')).stdout, /^\{\n {2}"id": "c1:a:22"/);
   assert.equal((await events('-n', 'shop')).stdout, '');
   assert.equal((await events('--exec-id', execId('a', 21_000_000, 1003))).stdout.trimEnd().split('\n').length, 10);

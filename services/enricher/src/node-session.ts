@@ -332,9 +332,9 @@ class Session implements NodeSession {
       headers: {
         ...originalHeaders(message),
         [DeadLetterHeader.reason]: error.code,
-        [DeadLetterHeader.detail]: printable(error.message),
+        [DeadLetterHeader.detail]: headerText(error.message),
         [DeadLetterHeader.streamSequence]: String(message.streamSequence),
-        ...(messageId !== '' && { [DeadLetterHeader.messageId]: printable(messageId) }),
+        ...(messageId !== '' && { [DeadLetterHeader.messageId]: headerText(messageId) }),
         ...(isCut && { [DeadLetterHeader.truncated]: String(message.data.length) }),
       },
     });
@@ -491,12 +491,12 @@ function storedAtMs({ timeNs }: StreamMessage): number {
 function originalHeaders(message: StreamMessage): Record<string, string> {
   const kept: Record<string, string> = {};
   for (const name of message.headers?.keys() ?? []) {
-    if (name.startsWith('Tidegate-')) kept[name] = printable(message.headers!.get(name));
+    if (name.startsWith('Tidegate-')) kept[name] = headerText(message.headers!.get(name));
   }
   return kept;
 }
 
 /** A header's value takes neither line ends nor anything beyond ASCII, and need not be long. */
-function printable(text: string): string {
+function headerText(text: string): string {
   return text.slice(0, 256).replaceAll(/[^\x20-\x7e]/g, '?');
 }

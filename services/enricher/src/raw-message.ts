@@ -1,6 +1,6 @@
 /** The edge of the enricher: what came from RAW is checked here once, and trusted from then on. */
 import { zstdDecompressSync } from 'node:zlib';
-import { BatchError, parseSequences, RawHeader, rawSubject } from '@tidegate/contracts';
+import { BatchError, parseSequences, quoted, RawHeader, rawSubject } from '@tidegate/contracts';
 import type { MsgHdrs } from '@nats-io/nats-core';
 import type { ErrorMeaning } from '@tidegate/runtime';
 import type { BatchIndex } from './batch-index.ts';
@@ -77,7 +77,7 @@ export function decodedPayload(headers: MsgHdrs | undefined, data: Uint8Array): 
   const encoding = headers?.get(RawHeader.encoding) ?? '';
   if (encoding === '') return data;
   if (encoding !== 'zstd') {
-    throw new PoisonError(PoisonReason.encoding, `header ${RawHeader.encoding}: expected zstd or none, got ${printable(encoding)}`);
+    throw new PoisonError(PoisonReason.encoding, `header ${RawHeader.encoding}: expected zstd or none, got ${shown(encoding)}`);
   }
   try {
     return zstdDecompressSync(data, { maxOutputLength: MAX_DECODED_BYTES });
@@ -95,10 +95,7 @@ export function readBatch(splicer: Splicer, subject: string, headers: MsgHdrs | 
   const range = sequencesOf(headers);
   if (!range) {
     const got = headers?.get(RawHeader.sequences);
-    throw new PoisonError(
-      PoisonReason.headers,
-      `header ${RawHeader.sequences}: expected first-last, got ${got ? printable(got) : 'nothing'}`,
-    );
+    throw new PoisonError(PoisonReason.headers, `header ${RawHeader.sequences}: expected first-last, got ${got ? shown(got) : 'nothing'}`);
   }
   const { index } = splicer;
   try {
@@ -108,16 +105,16 @@ export function readBatch(splicer: Splicer, subject: string, headers: MsgHdrs | 
     throw error;
   }
   if (rawSubject(index.node) !== subject) {
-    throw new PoisonError(PoisonReason.node, `field node: expected the node of ${subject}, got ${printable(index.node)}`);
+    throw new PoisonError(PoisonReason.node, `field node: expected the node of ${subject}, got ${shown(index.node)}`);
   }
   if (!BOOT_PATTERN.test(index.boot)) {
-    throw new PoisonError(PoisonReason.content, `field boot: expected up to 128 printable characters, got ${printable(index.boot)}`);
+    throw new PoisonError(PoisonReason.content, `field boot: expected up to 128 printable characters, got ${shown(index.boot)}`);
   }
   const events = headers?.get(RawHeader.events);
   if (events !== String(index.events)) {
     throw new PoisonError(
       PoisonReason.content,
-      `header ${RawHeader.events}: expected ${index.events}, got ${events ? printable(events) : 'nothing'}`,
+      `header ${RawHeader.events}: expected ${index.events}, got ${events ? shown(events) : 'nothing'}`,
     );
   }
   checkOrder(index, range);
@@ -140,9 +137,9 @@ function checkOrder(index: BatchIndex, range: SequenceRange): void {
   }
 }
 
-/** Untrusted text for a message: short, and without control characters. */
-function printable(text: string): string {
-  return JSON.stringify(text.slice(0, 64));
+/** Untrusted text for a message: short, and nothing that whoever reads it could act on. */
+function shown(text: string): string {
+  return quoted(text.slice(0, 64));
 }
 
 function messageOf(error: unknown): string {

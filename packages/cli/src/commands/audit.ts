@@ -1,12 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { BatchError, parseEventHeaders, STREAMS } from '@tidegate/contracts';
+import { BatchError, countText, parseEventHeaders, printable, STREAMS } from '@tidegate/contracts';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { createStreamReaders, TidegateError } from '@tidegate/runtime';
 import { Option } from 'commander';
 import { createAudit, isClean, type AuditPhase, type NodeAudit } from '../audit.ts';
 import { ExitCode, natsOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
 import { connectCommand } from '../nats-access.ts';
-import { countText, printable } from '../terminal-text.ts';
 
 /** The rest of a batch is waited for so long at the end of the stream: an enricher may have died amid it, and another takes over. */
 const SETTLE_MS = 15_000;

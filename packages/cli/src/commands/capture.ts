@@ -1,11 +1,10 @@
-import { RawHeader, STREAMS, rawSubject } from '@tidegate/contracts';
+import { countText, durationText, RawHeader, rawSubject, STREAMS } from '@tidegate/contracts';
 import { rm } from 'node:fs/promises';
 import { createStreamReaders, TidegateError, type StreamMessage } from '@tidegate/runtime';
 import { Option } from 'commander';
 import { createCapture, type CaptureWriter } from '../capture-file.ts';
 import { ExitCode, natsOption, urlOf, type CommandSpec } from '../command.ts';
 import { connectCommand } from '../nats-access.ts';
-import { countText, durationText } from '../terminal-text.ts';
 import { VERSION } from '../version.ts';
 
 const MAX_EVENTS = 1e12;

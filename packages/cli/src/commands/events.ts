@@ -1,10 +1,9 @@
-import { KIND_NAMES, type EventJson } from '@tidegate/contracts';
+import { type EventJson, KIND_NAMES, printableJson } from '@tidegate/contracts';
 import { Option } from 'commander';
 import { createApiClient, type Query } from '../api-client.ts';
 import { ExitCode, apiOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
 import { followEvents } from '../event-feed.ts';
 import { eventLine } from '../event-line.ts';
-import { printableJson } from '../terminal-text.ts';
 
 const FORMATS = ['compact', 'json', 'ndjson'] as const;
 type Format = (typeof FORMATS)[number];

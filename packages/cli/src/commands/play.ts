@@ -2,13 +2,16 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   BUCKETS,
-  SENSOR_STATUS_INTERVAL_MS,
-  STREAMS,
+  countText,
+  durationText,
   enricherCursorCodec,
   enricherCursorKey,
   nodeKey,
+  printable,
   recordedNode,
+  SENSOR_STATUS_INTERVAL_MS,
   sensorStatusCodec,
+  STREAMS,
 } from '@tidegate/contracts';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { NatsRole, TidegateError, createBuckets, createLogger, createPublisher, hasErrorCode, type Buckets } from '@tidegate/runtime';
@@ -17,7 +20,6 @@ import { openCapture } from '../capture-file.ts';
 import { ExitCode, natsOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
 import { connectCommand } from '../nats-access.ts';
 import { readRecordedBatch, recordedMessage } from '../recorded-batch.ts';
-import { countText, durationText, printable } from '../terminal-text.ts';
 import { VERSION } from '../version.ts';
 
 const MAX_SPEED = 1_000_000;

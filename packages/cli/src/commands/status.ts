@@ -1,7 +1,7 @@
 import { Option } from 'commander';
+import { bytesText, countText, durationText, printable, printableJson } from '@tidegate/contracts';
 import { createApiClient } from '../api-client.ts';
 import { ExitCode, apiOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
-import { bytesText, countText, durationText, printable, printableJson } from '../terminal-text.ts';
 
 /** As `GET /api/v1/status` answers. */
 interface StatusAnswer {

@@ -1,10 +1,22 @@
-import type { AncestorJson, ContainerJson, EventJson, PodJson, ProcessJson } from '@tidegate/contracts';
+import {
+  type AncestorJson,
+  type ContainerJson,
+  eventDetail,
+  type EventJson,
+  exitSummary,
+  type PodJson,
+  printable,
+  printableJson,
+  processCommand,
+  type ProcessJson,
+  processName,
+  quoted,
+} from '@tidegate/contracts';
 import { TidegateError } from '@tidegate/runtime';
 import { Option } from 'commander';
 import { createApiClient, type ApiClient } from '../api-client.ts';
 import { ExitCode, apiOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
-import { eventDetail, exitText, processCommand, processName, type Paint } from '../event-line.ts';
-import { printable, printableJson } from '../terminal-text.ts';
+import { paintParts, type Paint } from '../event-line.ts';
 import { treeLines, type TreeNode } from '../tree-text.ts';
 
 const MAX_PID = 4_194_304;
@@ -90,7 +102,7 @@ async function printTree(answer: ProcessAnswer, { print, paint }: CommandContext
   const where = [
     `node ${printable(node)}`,
     ...(pod ? [`pod ${printable(`${pod.namespace ?? '?'}/${pod.name ?? pod.uid}`)}`] : []),
-    ...(container ? [`container ${printable(container.name ?? container.id)}`] : []),
+    ...(container ? [`container ${quoted(container.name ?? container.id)}`] : []),
     ...(recorded ? ['recorded'] : []),
   ];
   await print(paint('gray', where.join(', ')));
@@ -104,7 +116,7 @@ async function printTree(answer: ProcessAnswer, { print, paint }: CommandContext
 
 function branchNode({ process, exit, children }: ProcessBranch, paint: Paint, isAsked: boolean): TreeNode {
   const name = isAsked ? paint('bold', processName(process)) : processName(process);
-  const end = exit ? `   ${paint('gray', '[')}${exitText(eventDetail(exit), paint)}${paint('gray', ']')}` : '';
+  const end = exit ? `   ${paint('gray', '[')}${paintParts(exitSummary(eventDetail(exit)), paint)}${paint('gray', ']')}` : '';
   const user = paint('gray', `(uid ${process.uid})`);
   return { label: `${name} ${processCommand(process)} ${user}${end}`, children: children.map(child => branchNode(child, paint, false)) };
 }

@@ -1,6 +1,6 @@
 /** Log lines of several processes in one place: for people, or as JSON with the process's name. */
+import { printable } from '@tidegate/contracts';
 import type { Paint } from '../event-line.ts';
-import { printable } from '../terminal-text.ts';
 
 const LEVELS: readonly (readonly [number, string])[] = [
   [10, 'trace'],

@@ -2,7 +2,16 @@
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { BUCKETS, STREAMS, sensorStatusCodec, type SensorStatus, type StreamDefinition } from '@tidegate/contracts';
+import {
+  BUCKETS,
+  bytesText,
+  durationText,
+  printable,
+  type SensorStatus,
+  sensorStatusCodec,
+  type StreamDefinition,
+  STREAMS,
+} from '@tidegate/contracts';
 import type { NatsConnection } from '@nats-io/nats-core';
 import {
   NatsRole,
@@ -17,7 +26,6 @@ import {
 } from '@tidegate/runtime';
 import { DEFAULT_API_PORT, type CommandContext } from '../command.ts';
 import { CONSUMER_USER, embeddedNatsUsers, natsAccess, provideNatsPasswords } from '../nats-access.ts';
-import { bytesText, durationText, printable } from '../terminal-text.ts';
 import { provideBpffs } from './bpffs.ts';
 import { startProgram } from './child-process.ts';
 import { nameCluster } from './cluster.ts';
