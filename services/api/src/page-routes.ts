@@ -1,12 +1,18 @@
-/** The live page: three files, no framework, nothing inline. */
+/** The live page: a few files, no framework, nothing inline. How events and names are written is the terminal's own code, from contracts. */
 import { readFileSync } from 'node:fs';
 import type { FastifyInstance } from 'fastify';
 
+const SCRIPT = 'text/javascript; charset=utf-8';
 const FILES = [
-  { path: '/', file: 'index.html', type: 'text/html; charset=utf-8' },
-  { path: '/page.js', file: 'page.js', type: 'text/javascript; charset=utf-8' },
-  { path: '/page.css', file: 'page.css', type: 'text/css; charset=utf-8' },
-] as const;
+  { path: '/', file: '../static/index.html', type: 'text/html; charset=utf-8' },
+  { path: '/page.css', file: '../static/page.css', type: 'text/css; charset=utf-8' },
+  ...['page', 'feed', 'requests', 'details', 'elements'].map(name => ({ path: `/${name}.js`, file: `../static/${name}.js`, type: SCRIPT })),
+  ...['event-summary', 'plain-text'].map(name => ({
+    path: `/${name}.js`,
+    file: import.meta.resolve(`@tidegate/contracts/${name}.js`),
+    type: SCRIPT,
+  })),
+];
 
 const HEADERS = {
   'content-security-policy':
@@ -18,7 +24,7 @@ const HEADERS = {
 
 export function registerPageRoutes(app: FastifyInstance): void {
   for (const { path, file, type } of FILES) {
-    const content = readFileSync(new URL(`../static/${file}`, import.meta.url));
+    const content = readFileSync(new URL(file, import.meta.url));
     app.get(path, { schema: { hide: true } }, async (_request, reply) => reply.headers(HEADERS).type(type).send(content));
   }
 }

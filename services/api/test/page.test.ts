@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { Kind, LossReason, encodeBatch, type EventBatchInput } from '@tidegate/contracts';
+import { Kind, LossReason, commandLine, encodeBatch, printable, quoted, type EventBatchInput } from '@tidegate/contracts';
 import { waitFor } from '@tidegate/testkit';
 import { chromium, type Browser, type Page } from 'playwright-core';
 import { BOOT_TIME_MS, NODE, execId, ktimeNow, publish } from '@tidegate/testkit/event-messages';
@@ -89,7 +89,7 @@ test('the page shows events as they happen, with their processes', { skip }, asy
   // What a process calls itself is text, and its control characters show.
   assert.match(
     (await page.locator('tbody tr', { hasText: 'curl' }).last().textContent()) ?? '',
-    /<img src=x onerror=alert\(1\)> line\\u000abreak/,
+    /'https:\/\/10\.1\.2\.3\/<img src=x onerror=alert\(1\)>' \$'line\\nbreak'$/,
   );
 
   await happen(fixture, 'loss', { sequence: 41, process: 0, loss: { reason: LossReason.LOSS_REASON_RING_FULL, count: 17 } }, INIT);
@@ -144,3 +144,126 @@ test('filters and pause', { skip }, async () => {
     [],
   );
 });
+
+/** What a process may call itself to be taken for another, or for nothing. */
+const HOSTILE = [
+  '<b>bold</b>&lt;',
+  '\u202egpj.exe',
+  'a\u200bb\ufeff',
+  '\u2066x\u2069',
+  'line\nbreak\u2028and\u0085more',
+  '\u001b]0;owned\u0007',
+  '\u{e0041}\u{e0100}',
+  'a\u00a0b\u3164',
+  'שלום 12',
+  "it's",
+  ' ',
+  '\\n',
+];
+
+test('whatever processes call themselves is shown, unmistakably, and as the command line shows it', { skip }, async () => {
+  await using fixture = await startFixture();
+  for (const [i, name] of HOSTILE.entries()) {
+    const who = processOf(3, 2, 900 + i, `/tmp/${name}`, [name, `${name} ${name}`]);
+    await happen(fixture, 'exec', { sequence: i + 1, exec: {} }, { ...who, cwd: `/srv/${name}` });
+  }
+  const raw = Buffer.from('/bin/sh\0a\xff\0gr\xc3\xbc\xc3\x9fe\0', 'latin1');
+  const bytes = processOf(3, 2, 950, '/bin/sh', ['a\ufffd', 'grüße']);
+  await happen(fixture, 'exec', { sequence: 50, exec: {} }, { ...bytes, rawArguments: raw });
+  await using opened = await open(fixture);
+  const { page } = opened;
+  await page.locator('tbody tr').nth(HOSTILE.length).waitFor();
+  const commands = await page.locator('td.what').allTextContents();
+  const expected = HOSTILE.map(name => commandLine([`/tmp/${name}`, name, `${name} ${name}`]));
+  assert.deepEqual(commands.toReversed(), [...expected, "/bin/sh $'a\\xff' 'grüße'"]);
+  for (const [i, name] of HOSTILE.entries()) {
+    await page.locator('tbody tr', { hasText: `(${900 + i})` }).click();
+    await page.locator('#tree .here').waitFor();
+    assert.equal(await page.locator('#title').textContent(), quoted(`/tmp/${name}`));
+    assert.equal(await page.locator('#tree .here').textContent(), expected[i]);
+    assert.equal(await factOf(page, 'Directory'), quoted(`/srv/${name}`));
+    const shown = await page.evaluate(() => [
+      ...[...document.querySelectorAll('[title]')].map(({ attributes }) => attributes.getNamedItem('title')!.value),
+      ...[...document.querySelectorAll('td, dd, h2, #tree span, pre')].flatMap(({ textContent }) => textContent.split('\n')),
+    ]);
+    for (const line of shown) assert.equal(line, printable(line));
+  }
+  assert.deepEqual(opened.complaints, []);
+});
+
+test('after a change of the filter nothing of the old one comes any more', { skip }, async () => {
+  await using fixture = await startFixture();
+  await fill(fixture);
+  await using opened = await open(fixture);
+  const { page } = opened;
+  await page.locator('tbody tr').nth(26).waitFor();
+  // The check of the new filter is held up while events of the old one happen.
+  const { promise: heldUp, resolve: goOn } = Promise.withResolvers<void>();
+  await page.route(/\/api\/v1\/events\?kind=exit&limit=1$/, async route => {
+    await heldUp;
+    await route.continue();
+  });
+  await using other = await open(fixture);
+  await page.getByLabel('Kind').fill('exit');
+  await page.getByRole('button', { name: 'Pause' }).click();
+  await page.getByRole('button', { name: 'Apply' }).click();
+  await happen(fixture, 'exec', { sequence: 60, exec: {} }, processOf(3, 2, 990, '/usr/bin/late'));
+  await other.page.locator('tbody tr', { hasText: '/usr/bin/late' }).waitFor();
+  // Whatever has arrived is painted.
+  await page.evaluate(async () => new Promise(painted => requestAnimationFrame(() => requestAnimationFrame(painted))));
+  assert.equal(await page.locator('tbody tr').count(), 0);
+  goOn();
+  await page.locator('tbody tr').nth(11).waitFor();
+  assert.equal(await page.locator('tbody tr:not([data-kind=exit])').count(), 0);
+  assert.equal(await page.getByRole('button', { name: 'Pause' }).count(), 1, 'what was asked for anew is shown');
+  assert.deepEqual(opened.complaints, []);
+});
+
+test('what cannot be read is said, and events go on', { skip }, async () => {
+  await using fixture = await startFixture();
+  await fill(fixture);
+  await using opened = await open(fixture, '/?kind=exit');
+  const { page } = opened;
+  await page.locator('tbody tr').nth(11).waitFor();
+  const busy = { status: 503, json: { error: { code: 'BUSY', message: 'too much is asked at one time' } } };
+  await page.route(/\/api\/v1\/events\?.*limit=100$/, route => route.fulfill(busy));
+  await page.route(/\/api\/v1\/processes\//, route => route.abort());
+  await page.getByLabel('Kind').fill('exec');
+  await page.getByRole('button', { name: 'Apply' }).click();
+  await page
+    .locator('#fault', { hasText: 'Earlier events could not be read, only new ones are shown: too much is asked at one time' })
+    .waitFor();
+  await happen(fixture, 'exec', { sequence: 70, exec: {} }, processOf(3, 2, 991, '/usr/bin/next'));
+  await page.locator('tbody tr', { hasText: '/usr/bin/next' }).click();
+  await page.locator('#tree .bad', { hasText: 'More of the tree could not be read: the API cannot be reached' }).waitFor();
+  assert.match(await page.locator('#tree').innerText(), /\/bin\/bash -l 412/);
+
+  // The check of a filter that gets no answer is tried again.
+  await page.unroute(/\/api\/v1\/events\?.*limit=100$/);
+  await page.route(/\/api\/v1\/events\?.*limit=1$/, route => route.fulfill(busy), { times: 1 });
+  await page.getByRole('button', { name: 'Apply' }).click();
+  await page.locator('#state', { hasText: 'disconnected: too much is asked at one time' }).waitFor();
+  await page.locator('#state[data-state=live]').waitFor();
+  await page.locator('tbody tr').nth(14).waitFor();
+  assert.equal(await page.locator('#fault').isVisible(), false);
+  assert.deepEqual(
+    opened.complaints.filter(complaint => !/503 \(Service Unavailable\)|net::ERR_FAILED/.test(complaint)),
+    [],
+  );
+});
+
+test('the description of the API is shown without a breach of its content security policy', { skip }, async () => {
+  await using fixture = await startFixture();
+  await using opened = await open(fixture);
+  const { page } = opened;
+  await page.getByRole('link', { name: 'API' }).click();
+  await page.locator('.opblock', { hasText: '/api/v1/events/live' }).click();
+  await page.locator('.opblock.is-open .opblock-body').waitFor();
+  await page.waitForLoadState('networkidle');
+  if (PICTURES) await page.screenshot({ path: join(PICTURES, 'docs.png') });
+  assert.deepEqual(opened.complaints, []);
+});
+
+async function factOf(page: Page, name: string): Promise<string | null> {
+  return page.locator(`dt:text-is("${name}") + dd`).textContent();
+}

@@ -1,0 +1,87 @@
+/** Follows events with one filter, until stopped: what happened recently, then what happens, also after the connection was lost. */
+import { attempt, getJson } from './requests.js';
+
+const INITIAL_EVENTS = 100;
+const RETRY_MIN_MS = 500;
+const RETRY_MAX_MS = 10_000;
+
+/**
+ * @param query URLSearchParams of the filter
+ * @param onEvent called with an event, and whether it happens just now
+ * @param onState called with `connecting`, `live`, `disconnected` or `refused`, and why
+ * @param onFault called with what the user has to know, or undefined when there is nothing any more
+ * @returns a function that stops it; nothing is called afterwards
+ */
+export function follow(query, { onEvent, onState, onFault }) {
+  const stopped = new AbortController();
+  let retryMs = RETRY_MIN_MS;
+  let retryTimer;
+  let socket;
+  let lastTime;
+  let isAccepted = false;
+
+  async function connect() {
+    onState('connecting');
+    // A WebSocket cannot tell why it was refused; a page of history can.
+    const refusal = isAccepted ? undefined : await attempt(readEvents(query, 1, stopped.signal));
+    if (stopped.signal.aborted) return;
+    if (refusal?.error?.isFinal) {
+      onFault(refusal.error.message);
+      onState('refused');
+    } else if (refusal?.error) retryLater(refusal.error.message);
+    else {
+      isAccepted = true;
+      openSocket();
+    }
+  }
+
+  function openSocket() {
+    const live = new URLSearchParams(query);
+    live.set('batch', 'true');
+    if (lastTime) live.set('from', lastTime);
+    const url = new URL(`api/v1/events/live?${live}`, location.href);
+    url.protocol = url.protocol.replace('http', 'ws');
+    socket = new WebSocket(url);
+    socket.onopen = () => {
+      retryMs = RETRY_MIN_MS;
+      onState('live');
+      onFault(undefined);
+      if (!lastTime) void showRecent();
+    };
+    socket.onmessage = ({ data }) => {
+      for (const line of data.split('\n')) if (line !== '') receive(JSON.parse(line), true);
+    };
+    socket.onclose = ({ reason }) => retryLater(reason);
+  }
+
+  /** What happened before the page was opened; asked for when the feed is open, so that nothing falls in between. */
+  async function showRecent() {
+    const { value, error } = await attempt(readEvents(query, INITIAL_EVENTS, stopped.signal));
+    if (stopped.signal.aborted) return;
+    if (error) onFault(`Earlier events could not be read, only new ones are shown: ${error.message}`);
+    else for (const event of value.reverse()) receive(event, false);
+  }
+
+  function receive(event, isNew) {
+    if (lastTime === undefined || event.time > lastTime) lastTime = event.time;
+    onEvent(event, isNew);
+  }
+
+  function retryLater(reason) {
+    onState('disconnected', reason);
+    retryTimer = setTimeout(() => void connect(), retryMs);
+    retryMs = Math.min(retryMs * 2, RETRY_MAX_MS);
+  }
+
+  void connect();
+  return () => {
+    stopped.abort();
+    clearTimeout(retryTimer);
+    if (socket) socket.onopen = socket.onmessage = socket.onclose = null;
+    socket?.close();
+  };
+}
+
+async function readEvents(query, limit, signal) {
+  return (await getJson(`api/v1/events?${query}&limit=${limit}`, signal)).events;
+}
