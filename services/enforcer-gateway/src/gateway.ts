@@ -121,10 +121,6 @@ export async function createGateway(options: GatewayOptions): Promise<Gateway> {
   addMetrics(metrics, { reflectors, writers, podStats: () => pods.stats(), isLeader: () => election?.isLeader === true });
   void start();
 
-  /** Once it was known, it is so: without the API server a gateway goes on with what it has read. */
-  let wasLed = false;
-  const hasLeader = () => (wasLed ||= election?.isLeader === true || election?.holder !== undefined);
-
   let closing: Promise<void> | undefined;
   const close = async () => {
     isClosed = true;
@@ -145,7 +141,7 @@ export async function createGateway(options: GatewayOptions): Promise<Gateway> {
     readiness: () => [
       ...reflectors.filter(({ stats }) => !stats.isSynced).map(({ path }) => `${path} not yet read`),
       ...(reflectors.some(({ path }) => path === '/api/v1/pods') ? [] : ['/api/v1/pods not yet read']),
-      ...(hasLeader() ? [] : ['nobody is known to lead yet']),
+      ...(reporter.hasReportedLeader ? [] : ['it is not known yet who leads']),
       ...(namer.name === undefined ? ['the cluster has no name yet'] : []),
       ...(nc.isClosed() ? ['NATS connection is closed'] : []),
     ],

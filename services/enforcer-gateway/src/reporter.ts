@@ -15,6 +15,8 @@ export interface ReporterOptions {
 }
 
 export interface Reporter {
+  /** It has been reported once who leads, this replica or another. */
+  readonly hasReportedLeader: boolean;
   /** The report goes too: whoever has ended holds nobody up. */
   close(): Promise<void>;
 }
@@ -30,6 +32,7 @@ export function startReporter({ buckets, about, state, logger }: ReporterOptions
   const stop = new AbortController();
   let reported: string | undefined;
   let reportedMs = -Infinity;
+  let hasReportedLeader = false;
   let knownHolder: string | undefined;
 
   const sayHolder = async ({ holder }: GatewayState) => {
@@ -49,6 +52,7 @@ export function startReporter({ buckets, about, state, logger }: ReporterOptions
     await bucket.put(key, { ...about, startedAt, reportedAt: new Date().toISOString(), ...now });
     reported = change;
     reportedMs = performance.now();
+    hasReportedLeader ||= now.leads || now.holder !== undefined;
   };
 
   const run = async () => {
@@ -62,6 +66,9 @@ export function startReporter({ buckets, about, state, logger }: ReporterOptions
 
   const running = run();
   return {
+    get hasReportedLeader() {
+      return hasReportedLeader;
+    },
     async close() {
       stop.abort();
       await running;

@@ -27,7 +27,10 @@ const texts = (description: string) => textList({ optional: true, description })
 export const sensorConfig = {
   ...COMMON_SETTINGS,
   healthPort: integer({ default: 7402, minimum: 0, maximum: 65_535, description: 'Port of health and metrics; 0: any free one.' }),
-  node: text({ optional: true, description: 'Name of this node, as Kubernetes has it. Without it the host name.' }),
+  node: text({
+    optional: true,
+    description: 'Name of this node, as Kubernetes has it. Without it the host name; `tidegate up` asks the cluster first.',
+  }),
   natsInboxByNode: flag({
     default: false,
     description: 'The NATS user is of this node alone: its inbox prefix is _INBOX_sensor_<node>, not _INBOX_sensor.',

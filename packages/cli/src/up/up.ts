@@ -4,13 +4,15 @@ import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
   BUCKETS,
+  STREAMS,
   bytesText,
   durationText,
+  gatewayStatusCodec,
   printable,
-  type SensorStatus,
   sensorStatusCodec,
+  type GatewayStatus,
+  type SensorStatus,
   type StreamDefinition,
-  STREAMS,
 } from '@tidegate/contracts';
 import type { NatsConnection } from '@nats-io/nats-core';
 import {
@@ -23,6 +25,7 @@ import {
   findNatsServer,
   provideNatsServer,
   startNatsServer,
+  type ReadBucket,
 } from '@tidegate/runtime';
 import { DEFAULT_API_PORT, type CommandContext } from '../command.ts';
 import { CONSUMER_USER, embeddedNatsUsers, natsAccess, provideNatsPasswords } from '../nats-access.ts';
@@ -32,6 +35,7 @@ import { nameCluster } from './cluster.ts';
 import { startGuardian, type Guardian } from './guardian.ts';
 import { probeKernel } from './kernel-probe.ts';
 import { formatLogLine, type LogFormat } from './log-lines.ts';
+import { chooseNode } from './node-choice.ts';
 import { requirePorts } from './ports.ts';
 import { takeRunFile } from './run-file.ts';
 import { commandPath, demoCapturePath, serviceArguments, type ServiceName } from './service-path.ts';
@@ -75,6 +79,7 @@ export async function runUp(options: UpOptions, context: CommandContext): Promis
   const up = createParts({ options, context, guardian, natsUrl });
   try {
     await requirePorts(neededPorts(options), runFile.replacedDead ? TAKE_OVER_MS : 0);
+    const hasGateway = hasCluster(context.env);
     const capture = await chooseCapture(options, context, up.say);
     let streams: readonly StreamDefinition[] = Object.values(STREAMS);
     if (options.natsUrl === undefined) {
@@ -83,7 +88,8 @@ export async function runUp(options: UpOptions, context: CommandContext): Promis
       streams = storage.streams;
       parts.push(await up.nats(storage.maxStoreBytes));
     }
-    const hasGateway = hasCluster(context.env);
+    // Asked meanwhile: it takes a second, and an API server that is off takes longer.
+    const choosing = hasGateway && capture === undefined ? chooseNode(context.env) : undefined;
     await setUpStreams({ url: natsUrl, env: up.adminEnv, streams, signal: context.signal, say: up.say });
     const named = () =>
       withAdmin(natsUrl, up.adminEnv, context.signal, nc =>
@@ -93,11 +99,13 @@ export async function runUp(options: UpOptions, context: CommandContext): Promis
     const isGatewayAsked = hasGateway && options.cluster === undefined;
     if (!isGatewayAsked) up.say(`cluster ${await named()}`);
     // Consumers before producers: the first event finds everyone at work. They end the other way round.
+    const choice = await choosing;
+    if (choice) up.say(choice.text, choice.level);
     const services: Part[] = [
       ...(hasGateway ? [up.gateway] : []),
       up.api,
       up.enricher,
-      capture === undefined ? up.sensor : up.player(capture),
+      capture === undefined ? up.sensor(choice?.node) : up.player(capture),
     ];
     for (const part of services) {
       if (context.signal.aborted) break;
@@ -115,8 +123,8 @@ export async function runUp(options: UpOptions, context: CommandContext): Promis
       if (unready.length > 0)
         up.say(`not ready after ${READY_TIMEOUT_MS / 1000} s: ${unready.join(', ')}; the log above may say why`, 'warn');
       else {
-        const hooks = capture === undefined ? await attachedHooks(natsUrl, up.adminEnv, context.signal) : undefined;
-        for (const line of welcome({ startMs, page, natsUrl, capture, hooks, isEmbedded: options.natsUrl === undefined, context }))
+        const reports = await newestReports(natsUrl, up.adminEnv, context.signal);
+        for (const line of welcome({ startMs, page, natsUrl, capture, reports, isEmbedded: options.natsUrl === undefined, context }))
           up.say(line);
       }
       await aborted(context.signal);
@@ -188,7 +196,11 @@ function createParts({ options, context, guardian, natsUrl }: PartsOptions) {
     api: service('api', 'api', NatsRole.api, undefined, { TIDEGATE_API_PORT: String(apiPort) }),
     enricher: service('enricher', 'enricher', NatsRole.enricher, healthPort + 1),
     // Links and maps stay pinned only where the user wants it: Ctrl-C leaves nothing behind.
-    sensor: service('sensor', 'node-sensor', NatsRole.sensor, healthPort, { TIDEGATE_KEEP_PINS: env.TIDEGATE_KEEP_PINS ?? 'false' }),
+    sensor: (node: string | undefined) =>
+      service('sensor', 'node-sensor', NatsRole.sensor, healthPort, {
+        TIDEGATE_KEEP_PINS: env.TIDEGATE_KEEP_PINS ?? 'false',
+        ...(node !== undefined && { TIDEGATE_NODE: node }),
+      }),
     player: (capture: string): Part => ({
       name: 'player',
       command: [commandPath(), 'play', '--loop', '--nats', natsUrl, capture],
@@ -322,12 +334,21 @@ async function isReady(url: string): Promise<boolean> {
   }
 }
 
-/** What the newest report in KV `sensors` says of hooks. */
-function attachedHooks(url: string, env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<SensorStatus['hooks'] | undefined> {
+/** What sensor and gateway have just reported. */
+interface Reports {
+  sensor: SensorStatus | undefined;
+  gateway: GatewayStatus | undefined;
+}
+
+function newestReports(url: string, env: NodeJS.ProcessEnv, signal: AbortSignal): Promise<Reports> {
   return withAdmin(url, env, signal, async nc => {
     const buckets = await createBuckets({ nc, logger: createLogger({ name: 'up', level: 'silent' }) });
-    const statuses = await buckets.open(BUCKETS.sensors, sensorStatusCodec).snapshot();
-    return [...statuses.values()].sort((a, b) => b.revision - a.revision)[0]?.value.hooks;
+    const newest = async <Value>(bucket: ReadBucket<Value>) =>
+      [...(await bucket.snapshot()).values()].sort((a, b) => b.revision - a.revision)[0]?.value;
+    const sensor = await newest(buckets.open(BUCKETS.sensors, sensorStatusCodec));
+    const gateway = await newest(buckets.open(BUCKETS.gateways, gatewayStatusCodec));
+    buckets.close();
+    return { sensor, gateway };
   });
 }
 
@@ -336,14 +357,14 @@ interface Welcome {
   page: string;
   natsUrl: string;
   capture: string | undefined;
-  hooks: SensorStatus['hooks'] | undefined;
+  reports: Reports;
   isEmbedded: boolean;
   context: CommandContext;
 }
 
-function welcome({ startMs, page, natsUrl, capture, hooks, isEmbedded, context: { paint } }: Welcome): string[] {
-  const attached = hooks?.filter(hook => hook.attached) ?? [];
-  const failed = hooks?.filter(hook => !hook.attached) ?? [];
+function welcome({ startMs, page, natsUrl, capture, reports: { sensor, gateway }, isEmbedded, context: { paint } }: Welcome): string[] {
+  const attached = sensor?.hooks.filter(hook => hook.attached) ?? [];
+  const failed = sensor?.hooks.filter(hook => !hook.attached) ?? [];
   const source =
     capture === undefined
       ? [
@@ -355,12 +376,21 @@ function welcome({ startMs, page, natsUrl, capture, hooks, isEmbedded, context: 
     '',
     paint(['green', 'bold'], `Tidegate is ready (${durationText(performance.now() - startMs)}).`),
     ...source,
+    ...(gateway ? [podsText(gateway, paint)] : []),
     `  page    ${page}`,
     `  API     ${page}docs`,
     `  NATS    ${natsUrl}   stream EVENTS, subjects tidegate.events.<kind>.<namespace>.<workload>${isEmbedded ? '; reading needs no sign-in' : ''}`,
     `  try     npx tidegate events${page === `http://127.0.0.1:${DEFAULT_API_PORT}/` ? '' : ` --api ${page}`}   in another terminal${capture === undefined ? ', and run a program in a third' : ''}`,
     '',
   ];
+}
+
+function podsText({ leads, holder, lease, server }: GatewayStatus, paint: CommandContext['paint']): string {
+  const kubernetes = `Kubernetes at ${printable(server)}`;
+  if (leads || !holder) return `  pods    of ${kubernetes}`;
+  const since = holder.since === undefined ? '' : ` since ${printable(holder.since)}`;
+  const text = `  pods    none: ${printable(holder.identity)}, another gateway, holds the Lease ${printable(lease)} of ${kubernetes}${since}`;
+  return paint('yellow', `${text}; this one takes over when that ends, or set TIDEGATE_LEASE_NAME`);
 }
 
 function hasCluster(env: NodeJS.ProcessEnv): boolean {

@@ -35,12 +35,22 @@ async function up(): Promise<number> {
       detached: true,
     });
     process.stdout.write(`export KUBECONFIG=${cluster.kubeconfigPath}\n`);
+    process.stderr.write(`${nextSteps(cluster.kubeconfigPath)}\n`);
   } catch (error) {
     process.stderr.write(`the cluster did not come up: ${error instanceof Error ? error.message : String(error)}\n`);
     return 1;
   }
-  process.stderr.write(`the cluster is up; pods run image ${BUSYBOX_IMAGE} with imagePullPolicy Never; npm run cluster -- down ends it\n`);
   return 0;
+}
+
+function nextSteps(kubeconfig: string): string {
+  return `
+The cluster is up. Watch it with Tidegate, here and as root:
+  KUBECONFIG=${kubeconfig} npm start
+In another terminal, start a pod and see what it does (there is one image, and it is never pulled):
+  KUBECONFIG=${kubeconfig} kubectl run hello --image ${BUSYBOX_IMAGE} --image-pull-policy Never -- sh -c 'while sleep 1; do date; done'
+  npx tidegate events -n default
+Or install the chart: deploy/helm/tidegate/README.md. \`npm run cluster -- down\` ends the cluster.`;
 }
 
 async function down(): Promise<number> {
