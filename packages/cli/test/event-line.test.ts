@@ -70,6 +70,8 @@ test('one line for each kind of event', () => {
   assert.equal(named('/usr/bin/ls', ['/bin/ls', '-l']), '/usr/bin/ls -l', 'the same name');
   assert.equal(named('/usr/bin/true', ['']), "/usr/bin/true (as '')");
   assert.equal(named('/usr/bin/true', []), '/usr/bin/true');
+  assert.equal(named('', ['/init', '-x']), '? (as /init) -x', 'the sensor could not read which');
+  assert.equal(named('', []), '?');
   assert.equal(named('/tmp/a b', ['a b', '(as', 'x)', '…']), "'/tmp/a b' '(as' 'x)' '…'", 'nothing that an argument could pretend');
   assert.equal(
     line(

@@ -112,7 +112,7 @@ export function processCommand(process: ProcessJson | AncestorJson): string {
   const { binary, arguments: args } = process;
   const [name, ...rest] = shownArguments(process);
   const isNamesake = name === undefined || baseName(args[0]!) === baseName(binary);
-  const words = [...(binary === '' ? [] : [quoted(binary)]), ...(isNamesake ? [] : [`(as ${name})`]), ...rest];
+  const words = [binary === '' ? '?' : quoted(binary), ...(isNamesake ? [] : [`(as ${name})`]), ...rest];
   if ('arguments_truncated' in process && process.arguments_truncated) words.push('…');
   return words.join(' ');
 }

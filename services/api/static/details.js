@@ -45,7 +45,7 @@ function facts(event) {
       Started: process.start_time,
     }),
     ...(kind !== 'exec' && { Details: parts(eventSummary(event)) }),
-    ...(pod && { Pod: quoted(`${pod.namespace ?? ''}/${pod.name ?? pod.uid}`) }),
+    ...(pod && { Pod: pod.name === undefined ? `uid ${quoted(pod.uid)}` : quoted(`${pod.namespace}/${pod.name}`) }),
     ...(container && {
       Container: [container.name, container.image, container.id.slice(0, 12)]
         .filter(Boolean)
@@ -85,7 +85,7 @@ function treeItem({ process, exit, children }, isHere = false) {
 }
 
 function processLine(process, exit, isHere = false) {
-  const command = make('bdi', isHere ? { className: 'here' } : {}, processCommand(process) || '?');
+  const command = make('bdi', isHere ? { className: 'here' } : {}, processCommand(process));
   const end = exit ? [', ', ...parts(exitSummary(exit.exit))] : [];
   return make('span', {}, command, make('span', { className: 'faint' }, ` ${process.pid}`, ...end));
 }

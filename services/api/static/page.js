@@ -129,6 +129,8 @@ function select(event, row) {
   for (const selected of rows.querySelectorAll('[aria-selected]')) selected.removeAttribute('aria-selected');
   row.setAttribute('aria-selected', 'true');
   void showDetails(event);
+  // The panel takes room from the table, which may be laid out anew.
+  row.scrollIntoView({ block: 'nearest' });
 }
 
 function badge(text, kind) {

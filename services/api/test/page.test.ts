@@ -252,6 +252,35 @@ test('what cannot be read is said, and events go on', { skip }, async () => {
   );
 });
 
+test('on a narrow screen, and beside the panel, all of an event can be read', { skip }, async () => {
+  await using fixture = await startFixture();
+  await fill(fixture);
+  await using opened = await open(fixture);
+  const { page } = opened;
+  const isCutOff = () =>
+    page.evaluate(() =>
+      [...document.querySelectorAll('html, #scroll, header, form, td.what, td.process')]
+        .filter(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth)
+        .map(({ outerHTML }) => outerHTML.slice(0, 200)),
+    );
+  for (const width of [360, 1000]) {
+    await page.setViewportSize({ width, height: 800 });
+    await page.locator('tbody tr').nth(26).waitFor();
+    const row = page.locator('tbody tr', { hasText: '<img' });
+    if (width === 1000) await row.click();
+    await page.locator('#scroll').evaluate(element => element.scrollTo(0, 0));
+    assert.deepEqual(await isCutOff(), []);
+    if (PICTURES) await page.screenshot({ path: join(PICTURES, `page-${width}.png`) });
+  }
+  await page.locator('tbody tr').last().click();
+  const [list, selected] = [await page.locator('#scroll').boundingBox(), await page.locator('tr[aria-selected]').boundingBox()];
+  assert.ok(
+    list && selected && selected.y >= list.y && selected.y + selected.height <= list.y + list.height,
+    'what was chosen stays in sight',
+  );
+  assert.deepEqual(opened.complaints, []);
+});
+
 test('the description of the API is shown without a breach of its content security policy', { skip }, async () => {
   await using fixture = await startFixture();
   await using opened = await open(fixture);

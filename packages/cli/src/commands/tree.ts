@@ -101,7 +101,7 @@ async function printTree(answer: ProcessAnswer, { print, paint }: CommandContext
   const { node, pod, container, ancestors, recorded } = answer;
   const where = [
     `node ${printable(node)}`,
-    ...(pod ? [`pod ${printable(`${pod.namespace ?? '?'}/${pod.name ?? pod.uid}`)}`] : []),
+    ...(pod ? [pod.name === undefined ? `pod uid ${printable(pod.uid)}` : `pod ${printable(`${pod.namespace}/${pod.name}`)}`] : []),
     ...(container ? [`container ${quoted(container.name ?? container.id)}`] : []),
     ...(recorded ? ['recorded'] : []),
   ];
