@@ -84,7 +84,7 @@ export function addCommand(program: Command, spec: CommandSpec, context: Command
     // A word after an unknown option may be its value.
     const most = spec.argument ? 1 : 0;
     if (unknown.length === 0) for (const word of words.slice(most)) faults.add('argument', most === 0 ? 'none' : 'one only', word);
-    if (spec.argument && words[0] === undefined) faults.add(`<${spec.argument.name}>`, spec.argument.description, '');
+    if (spec.argument && words[0] === undefined) faults.add(`<${spec.argument.name}>`, spec.argument.description, undefined);
     const values = command.opts<Record<string, string | boolean | undefined>>();
     const options: CommandOptions = {
       text: name => {
@@ -110,6 +110,10 @@ export function apiOption(): Option {
 export function natsOption(): Option {
   const port = process.env['TIDEGATE_NATS_PORT'] || DEFAULT_NATS_PORT;
   return new Option('--nats <url>', 'address of NATS').env('TIDEGATE_NATS_URL').default(`nats://127.0.0.1:${port}`);
+}
+
+export function natsUrlOf(faults: OptionFaults, text: string | undefined): string {
+  return urlOf(faults, '--nats', text, ['nats:', 'tls:', 'ws:', 'wss:']);
 }
 
 export function urlOf(faults: OptionFaults, field: string, text: string | undefined, protocols: readonly string[]): string {

@@ -1,14 +1,21 @@
 /** Checks a command's options, collecting every fault, so that a user corrects them all at once. */
+import { accessSync, constants, existsSync, statSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { getSystemErrorMessage } from 'node:util';
+import { DURATION_EXPECTED, parseDurationMs, parseTimeUs, TIME_EXPECTED } from '@tidegate/contracts';
 import { TidegateError } from '@tidegate/runtime';
 
-const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
-
 export interface OptionFaults {
-  add(field: string, expected: string, got: string): void;
-  /** A time: RFC 3339, or so long ago (15m). undefined stays undefined. */
-  time(field: string, text: string | undefined, nowMs: number): Date | undefined;
+  /** @param got undefined: nothing was given */
+  add(field: string, expected: string, got: string | undefined): void;
+  /** Microseconds since 1970 of a time, or of so long ago (15m). undefined stays undefined. */
+  timeUs(field: string, text: string | undefined, nowMs: number): number | undefined;
   durationMs(field: string, text: string | undefined): number | undefined;
   integer(field: string, text: string | undefined, range: { min: number; max: number }): number | undefined;
+  /** A file that is there and can be read. */
+  readableFile(field: string, path: string, expected: string): void;
+  /** A file that is not there yet, in a folder that is. */
+  newFile(field: string, path: string, expected: string): void;
   oneOf<Value extends string>(field: string, text: string | undefined, values: readonly Value[]): Value | undefined;
   /** @throws {TidegateError} INVALID_ARGUMENT when there was any */
   check(): void;
@@ -16,23 +23,18 @@ export interface OptionFaults {
 
 export function createOptionFaults(): OptionFaults {
   const faults: { field: string; expected: string; got: string }[] = [];
-  const add = (field: string, expected: string, got: string) => void faults.push({ field, expected, got: JSON.stringify(got) });
+  const add: OptionFaults['add'] = (field, expected, got) =>
+    void faults.push({ field, expected, got: got === undefined ? 'nothing' : JSON.stringify(got) });
   return {
     add,
-    time(field, text, nowMs) {
-      if (text === undefined) return undefined;
-      if (text === 'now') return new Date(nowMs);
-      const durationMs = parseDurationMs(text.replace(/^-/, ''));
-      if (durationMs !== undefined && durationMs <= nowMs) return new Date(nowMs - durationMs);
-      const timeMs = /^\d{4}-\d{2}-\d{2}/.test(text) ? Date.parse(text) : NaN;
-      if (!Number.isNaN(timeMs)) return new Date(timeMs);
-      add(field, 'a time ago like 30s, 15m, 2h or 1d, or a date like 2026-01-31T12:00:00Z', text);
-      return undefined;
+    timeUs(field, text, nowMs) {
+      const timeUs = text === undefined ? undefined : parseTimeUs(text, nowMs);
+      if (text !== undefined && timeUs === undefined) add(field, TIME_EXPECTED, text);
+      return timeUs;
     },
     durationMs(field, text) {
-      if (text === undefined) return undefined;
-      const durationMs = parseDurationMs(text);
-      if (durationMs === undefined) add(field, 'a duration like 500ms, 30s, 15m, 2h or 1d', text);
+      const durationMs = text === undefined ? undefined : parseDurationMs(text);
+      if (text !== undefined && durationMs === undefined) add(field, DURATION_EXPECTED, text);
       return durationMs;
     },
     integer(field, text, { min, max }) {
@@ -41,6 +43,24 @@ export function createOptionFaults(): OptionFaults {
       if (value >= min && value <= max) return value;
       add(field, `a whole number from ${min} to ${max}`, text);
       return undefined;
+    },
+    readableFile(field, path, expected) {
+      if (path === '') return;
+      try {
+        accessSync(path, constants.R_OK);
+        if (statSync(path).isDirectory()) add(field, expected, `${path}: a folder`);
+      } catch (error) {
+        add(field, expected, `${path}: ${reasonOf(error)}`);
+      }
+    },
+    newFile(field, path, expected) {
+      if (path === '') return;
+      try {
+        if (existsSync(path)) add(field, expected, `${path}: it exists`);
+        else accessSync(dirname(path), constants.W_OK);
+      } catch (error) {
+        add(field, expected, `${path}: its folder: ${reasonOf(error)}`);
+      }
     },
     oneOf(field, text, values) {
       if (text === undefined) return undefined;
@@ -58,7 +78,7 @@ export function createOptionFaults(): OptionFaults {
   };
 }
 
-function parseDurationMs(text: string): number | undefined {
-  const match = /^(\d{1,12}(?:\.\d{1,3})?)(ms|s|m|h|d)$/.exec(text);
-  return match ? Math.round(Number(match[1]) * UNIT_MS[match[2]!]!) : undefined;
+function reasonOf(error: unknown): string {
+  const { errno, message } = error as NodeJS.ErrnoException;
+  return errno === undefined ? message : getSystemErrorMessage(errno);
 }

@@ -34,6 +34,11 @@ export async function runProgram(argv: readonly string[], context: CommandContex
     .description('What every process does, as a stream of kernel events')
     .version(VERSION)
     .showSuggestionAfterError()
+    .showHelpAfterError('`tidegate --help` lists commands, `tidegate <command> --help` their options')
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'tidegate: ')) })
+    .configureHelp({ subcommandTerm: command => `${command.name()} ${command.usage()}` })
+    // Its own says nothing of a command that does not exist.
+    .helpCommand(false)
     .exitOverride()
     .addHelpText('after', HELP);
   for (const spec of COMMANDS) {
@@ -44,6 +49,12 @@ export async function runProgram(argv: readonly string[], context: CommandContex
   addGroup(program, nodeCommands, context, code => {
     exitCode = code;
   });
+  program
+    .command('help')
+    .summary('Show the help of a command')
+    .usage('[command]')
+    .argument('[command...]')
+    .action((names: string[]) => showHelp(program, names));
   if (argv.length <= 2) {
     await context.print(helpOf(program));
     return ExitCode.ok;
@@ -62,6 +73,16 @@ export async function runProgram(argv: readonly string[], context: CommandContex
 
 function helpOf(program: Command): string {
   return `${program.helpInformation()}${HELP}`;
+}
+
+function showHelp(program: Command, names: readonly string[]): void {
+  let command = program;
+  for (const name of names) {
+    const next = command.commands.find(each => each.name() === name);
+    if (!next) program.error(`error: unknown command '${name}'`);
+    command = next;
+  }
+  command.outputHelp();
 }
 
 function failureText(error: unknown): string {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import {
   BUCKETS,
   EventBatch,
@@ -106,8 +107,24 @@ test('every fault of a command line is told at once, and the exit status is 2', 
   assert.equal(stdout, '');
   for (const field of ['--since', '--kind', '--pid', '--nonsense', '--output', '--api'])
     assert.match(stderr, new RegExp(`${field}: expected .*, got `));
-  assert.equal((await runCommand(['play'])).code, 2);
-  assert.equal((await runCommand(['nonsense'])).code, 2);
+  const told: [args: string[], text: string][] = [
+    [['play'], '<file>, expected a file that `tidegate capture` wrote, got nothing'],
+    [['play', '/nowhere/a.tgcap'], 'got "/nowhere/a.tgcap: no such file or directory"'],
+    [['play', '--speed', '0', '/'], '\n  <file>: expected a file that `tidegate capture` wrote, got "/: a folder"'],
+    [['capture', '/nowhere/a.tgcap'], 'got "/nowhere/a.tgcap: its folder: no such file or directory"'],
+    [['capture', fileURLToPath(import.meta.url)], ': it exists"'],
+    [['up', '--play', '/nowhere/a.tgcap', '--api-port', 'x'], '\n  --play: expected a file that'],
+    [['evnts'], "tidegate: unknown command 'evnts'\n(Did you mean events?)\n`tidegate --help` lists commands"],
+    [['node', 'rmove'], "tidegate: unknown command 'rmove'"],
+    [['help', 'nonsense'], "tidegate: unknown command 'nonsense'"],
+    [['--nonsense'], "tidegate: unknown option '--nonsense'"],
+    [['events', '--pid'], "tidegate: option '--pid <pid>' argument missing"],
+  ];
+  for (const [args, text] of told) {
+    const result = await runCommand(args);
+    assert.deepEqual([result.code, result.stdout], [2, ''], args.join(' '));
+    assert.ok(result.stderr.includes(text), `${args.join(' ')}: ${result.stderr}`);
+  }
 });
 
 test('help and version are no failures, and without arguments there is help with examples', async () => {
@@ -119,6 +136,8 @@ test('help and version are no failures, and without arguments there is help with
     ['events', '--help'],
     ['up', '--help'],
     ['audit', '--help'],
+    ['help', 'node', 'remove'],
+    ['help'],
   ]) {
     const { code, stdout } = await runCommand(args);
     assert.equal(code, 0);

@@ -18,6 +18,7 @@ export * from './sensor-status.ts';
 export * from './streams.ts';
 export * from './subjects.ts';
 export * from './thin-batch.ts';
+export * from './time-text.ts';
 export { ShapeError, type Shape } from './json-shape.ts';
 export { detailSchemas } from '#generated/details.js';
 export type * from '#generated/details.js';

@@ -1,13 +1,13 @@
 import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import { Type } from 'typebox';
+import { parseDurationMs, parseTimeUs, TIME_EXPECTED } from '@tidegate/contracts';
 import { filterDigest, Order, parseCursor, type EventFilter, type History, type HistoryQuery, type Page } from '@tidegate/events';
 import { faultsError } from './errors.ts';
 import { filterParameters } from './filter-parameters.ts';
 import { choice, integer, parametersSchema, parseParameters, single } from './parameters.ts';
 import { errorResponses, reference } from './response-schemas.ts';
 import type { RequestSlots } from './request-slots.ts';
-import { parseDurationMs, parseTimeUs, TIME_EXPECTED } from './time-text.ts';
 
 const DEFAULT_LIMIT = 100;
 const MAX_LIMIT = 5_000;

@@ -1,4 +1,4 @@
-import { STREAMS } from '@tidegate/contracts';
+import { STREAMS, parseTimeUs, TIME_EXPECTED } from '@tidegate/contracts';
 import { CLOCK_SKEW_MS, createMatcher, EventMessage, filterSubjects, type EventFilter, type Events, type LiveFeed } from '@tidegate/events';
 import type { Logger } from '@tidegate/runtime';
 import type { WebSocket } from '@fastify/websocket';
@@ -9,7 +9,6 @@ import { LiveClient } from './live-client.ts';
 import type { ApiMetrics } from './api-metrics.ts';
 import { choice, parametersSchema, parseParameters, single, type ParameterValues } from './parameters.ts';
 import { errorResponses } from './response-schemas.ts';
-import { parseTimeUs, TIME_EXPECTED } from './time-text.ts';
 
 export interface LiveRouteOptions {
   events: Events;

@@ -4,7 +4,7 @@ import type { NatsConnection } from '@nats-io/nats-core';
 import { createStreamReaders, TidegateError } from '@tidegate/runtime';
 import { Option } from 'commander';
 import { createAudit, isClean, type AuditPhase, type NodeAudit } from '../audit.ts';
-import { ExitCode, natsOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
+import { ExitCode, natsOption, natsUrlOf, type CommandContext, type CommandSpec } from '../command.ts';
 import { connectCommand } from '../nats-access.ts';
 
 /** The rest of a batch is waited for so long at the end of the stream: an enricher may have died amid it, and another takes over. */
@@ -33,15 +33,15 @@ export const auditCommand: CommandSpec = {
   ],
   async run({ options, faults }, context) {
     const nowMs = Date.now();
-    const from = faults.time('--from', options.text('from'), nowMs);
-    const to = faults.time('--to', options.text('to'), nowMs) ?? new Date(nowMs);
-    if (from && from >= to) faults.add('--to', 'a time after --from', options.text('to')!);
+    const fromUs = faults.timeUs('--from', options.text('from'), nowMs);
+    const toUs = faults.timeUs('--to', options.text('to'), nowMs) ?? nowMs * 1000;
+    if (fromUs !== undefined && fromUs >= toUs) faults.add('--to', 'a time after --from', options.text('to'));
     const format = faults.oneOf('--output', options.text('output'), ['text', 'json']);
-    const url = urlOf(faults, '--nats', options.text('nats'), ['nats:', 'tls:', 'ws:', 'wss:']);
+    const url = natsUrlOf(faults, options.text('nats'));
     faults.check();
     const nc = await connectCommand(url, context.env, context.signal);
     try {
-      const report = await auditStream(nc, { from, to, node: options.text('node'), context });
+      const report = await auditStream(nc, { fromUs, toUs, node: options.text('node'), context });
       if (format === 'json') await context.print(JSON.stringify(report, undefined, 2));
       else await printReport(report, context);
       if (report.unreadable > 0 || report.nodes.length === 0) return ExitCode.failed;
@@ -63,18 +63,18 @@ interface AuditReport {
 }
 
 interface AuditWindow {
-  from: Date | undefined;
-  to: Date;
+  fromUs: number | undefined;
+  toUs: number;
   node: string | undefined;
   context: CommandContext;
 }
 
 /** Reads the window, and behind it the rest of the batches that began within. */
-async function auditStream(nc: NatsConnection, { from, to, node, context }: AuditWindow): Promise<AuditReport> {
+async function auditStream(nc: NatsConnection, { fromUs, toUs, node, context }: AuditWindow): Promise<AuditReport> {
   const stream = STREAMS.events.name;
   const readers = await createStreamReaders(nc);
   const { first } = await readers.bounds(stream);
-  const reader = readers.open({ stream, start: from ? { timeMs: from.getTime() } : { streamSequence: 1 } });
+  const reader = readers.open({ stream, start: fromUs === undefined ? { streamSequence: 1 } : { timeMs: fromUs / 1000 } });
   const report: AuditReport = { messages: 0, bytes: 0, unreadable: 0, discarded: 0, nodes: [] };
   let audit: ReturnType<typeof createAudit> | undefined;
   let lastStreamSequence = 0;
@@ -84,11 +84,11 @@ async function auditStream(nc: NatsConnection, { from, to, node, context }: Audi
     reading: for (;;) {
       for await (const { streamSequence, timeNs, data, headers, pending } of reader.read({ follow: false })) {
         if (context.signal.aborted) break;
-        audit ??= createAudit({ node, startsTorn: from !== undefined || first > 1 });
+        audit ??= createAudit({ node, startsTorn: fromUs !== undefined || first > 1 });
         if (lastStreamSequence > 0) report.discarded += streamSequence - lastStreamSequence - 1;
         lastStreamSequence = streamSequence;
         const timeMs = timeNs / 1e6;
-        const phase: AuditPhase = timeMs <= to.getTime() ? 'within' : 'after';
+        const phase: AuditPhase = timeMs <= toUs / 1000 ? 'within' : 'after';
         if (phase === 'after' && audit.unsettled().length === 0) break reading;
         report.messages++;
         report.bytes += data.length;

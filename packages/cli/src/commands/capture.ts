@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises';
 import { createStreamReaders, TidegateError, type StreamMessage } from '@tidegate/runtime';
 import { Option } from 'commander';
 import { createCapture, type CaptureWriter } from '../capture-file.ts';
-import { ExitCode, natsOption, urlOf, type CommandSpec } from '../command.ts';
+import { ExitCode, natsOption, natsUrlOf, type CommandSpec } from '../command.ts';
 import { connectCommand } from '../nats-access.ts';
 import { VERSION } from '../version.ts';
 
@@ -29,7 +29,8 @@ export const captureCommand: CommandSpec = {
     const durationMs = faults.durationMs('--duration', options.text('duration'));
     const maxEvents = faults.integer('--events', options.text('events'), { min: 1, max: MAX_EVENTS }) ?? Infinity;
     const node = options.text('node');
-    const url = urlOf(faults, '--nats', options.text('nats'), ['nats:', 'tls:', 'ws:', 'wss:']);
+    const url = natsUrlOf(faults, options.text('nats'));
+    faults.newFile('<file>', file, 'the file to write, which must not exist yet');
     faults.check();
     const nc = await connectCommand(url, context.env, context.signal);
     let capture: CaptureWriter | undefined;

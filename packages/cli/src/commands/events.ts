@@ -1,4 +1,4 @@
-import { type EventJson, KIND_NAMES, printableJson } from '@tidegate/contracts';
+import { type EventJson, formatTimeUs, KIND_NAMES, printableJson } from '@tidegate/contracts';
 import { Option } from 'commander';
 import { createApiClient, type Query } from '../api-client.ts';
 import { ExitCode, apiOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
@@ -55,16 +55,17 @@ export const eventsCommand: CommandSpec = {
   ],
   async run({ options, faults }, context) {
     const nowMs = Date.now();
-    const since = faults.time('--since', options.text('since'), nowMs);
-    const until = faults.time('--until', options.text('until'), nowMs);
-    if (since && until && since >= until) faults.add('--until', 'a time after --since', options.text('until')!);
+    const sinceUs = faults.timeUs('--since', options.text('since'), nowMs);
+    const untilUs = faults.timeUs('--until', options.text('until'), nowMs);
+    if (sinceUs !== undefined && untilUs !== undefined && sinceUs >= untilUs)
+      faults.add('--until', 'a time after --since', options.text('until'));
     const format = faults.oneOf('--output', options.text('output'), FORMATS) ?? 'compact';
     const kinds = options.text('kind');
     for (const kind of wordsOf(kinds)) faults.oneOf('--kind', kind, KIND_NAMES);
     for (const pid of wordsOf(options.text('pid'))) faults.integer('--pid', pid, { min: 1, max: MAX_PID });
     for (const name of TEXT_OPTIONS) {
       const given = options.text(name.replace('-i', 'I'));
-      if (wordsOf(given).includes('')) faults.add(`--${name}`, 'a value, or several with commas', given!);
+      if (wordsOf(given).includes('')) faults.add(`--${name}`, 'a value, or several with commas', given);
     }
     if (options.text('text') === '') faults.add('--text', 'a value', '');
     const limit = faults.integer('--limit', options.text('limit'), { min: 1, max: MAX_LIMIT });
@@ -85,9 +86,8 @@ export const eventsCommand: CommandSpec = {
       text: options.text('text'),
     };
     const print = (event: EventJson) => context.print(formatted(event, format, context));
-    if (!options.flag('follow') || until) {
-      const from = since?.toISOString() ?? DEFAULT_HISTORY;
-      const history = { apiUrl, query: { ...query, from, to: until?.toISOString() }, print, context };
+    if (!options.flag('follow') || untilUs !== undefined) {
+      const history = { apiUrl, query: { ...query, from: timeOf(sinceUs) ?? DEFAULT_HISTORY, to: timeOf(untilUs) }, print, context };
       if (limit === undefined) await printHistory(history);
       else await printNewest({ ...history, limit });
       return ExitCode.ok;
@@ -96,7 +96,7 @@ export const eventsCommand: CommandSpec = {
     let printed = 0;
     await followEvents({
       apiUrl,
-      query: { ...query, from: since?.toISOString() },
+      query: { ...query, from: timeOf(sinceUs) },
       signal: AbortSignal.any([context.signal, enough.signal]),
       onEvent: async event => {
         if (enough.signal.aborted) return;
@@ -148,6 +148,10 @@ async function* pages({ apiUrl, query, context, order, limit = PAGE_EVENTS }: Pa
     yield page.events;
     cursor = page.complete ? undefined : (page.cursor ?? undefined);
   } while (cursor !== undefined && !context.signal.aborted);
+}
+
+function timeOf(timeUs: number | undefined): string | undefined {
+  return timeUs === undefined ? undefined : formatTimeUs(timeUs);
 }
 
 /** Values of a list, without what leaves them out. */

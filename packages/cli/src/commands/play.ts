@@ -17,7 +17,7 @@ import type { NatsConnection } from '@nats-io/nats-core';
 import { NatsRole, TidegateError, createBuckets, createLogger, createPublisher, hasErrorCode, type Buckets } from '@tidegate/runtime';
 import { Option } from 'commander';
 import { openCapture } from '../capture-file.ts';
-import { ExitCode, natsOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
+import { ExitCode, natsOption, natsUrlOf, type CommandContext, type CommandSpec } from '../command.ts';
 import { connectCommand } from '../nats-access.ts';
 import { readRecordedBatch, recordedMessage } from '../recorded-batch.ts';
 import { VERSION } from '../version.ts';
@@ -49,7 +49,8 @@ export const playCommand: CommandSpec = {
   async run({ argument: file, options, faults }, context) {
     const speed = parseSpeed(options.text('speed') ?? '1');
     if (speed === undefined) faults.add('--speed', `max, or a number above 0 up to ${MAX_SPEED}`, options.text('speed') ?? '');
-    const url = urlOf(faults, '--nats', options.text('nats'), ['nats:', 'tls:', 'ws:', 'wss:']);
+    const url = natsUrlOf(faults, options.text('nats'));
+    faults.readableFile('<file>', file, 'a file that `tidegate capture` wrote');
     faults.check();
     const contents = await checkCapture(file);
     context.note(

@@ -2,7 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { CLUSTER_NAME_RULE, isClusterName } from '@tidegate/contracts';
 import { Option } from 'commander';
-import { DEFAULT_API_PORT, DEFAULT_NATS_PORT, ExitCode, urlOf, type CommandSpec } from '../command.ts';
+import { DEFAULT_API_PORT, DEFAULT_NATS_PORT, ExitCode, natsUrlOf, type CommandSpec } from '../command.ts';
 import { LOG_FORMATS } from '../up/log-lines.ts';
 import { runUp } from '../up/up.ts';
 
@@ -33,13 +33,15 @@ export const upCommand: CommandSpec = {
   ],
   async run({ options, faults }, context) {
     const natsUrl = options.text('nats');
-    if (natsUrl !== undefined) urlOf(faults, '--nats', natsUrl, ['nats:', 'tls:', 'ws:', 'wss:']);
+    if (natsUrl !== undefined) natsUrlOf(faults, natsUrl);
     const natsPort = faults.integer('--nats-port', options.text('natsPort'), PORT);
     const apiPort = faults.integer('--api-port', options.text('apiPort'), PORT);
     const healthPort = faults.integer('--health-ports', options.text('healthPorts'), { min: 1, max: PORT.max - 2 });
     const logFormat = faults.oneOf('--log-format', options.text('logFormat'), LOG_FORMATS);
     const cluster = options.text('cluster');
     if (cluster !== undefined && !isClusterName(cluster)) faults.add('--cluster', CLUSTER_NAME_RULE, cluster);
+    const capture = options.text('play');
+    if (capture !== undefined) faults.readableFile('--play', capture, 'a file that `tidegate capture` wrote');
     faults.check();
     const folder = resolve(options.text('dataDir')!);
     mkdirSync(folder, { recursive: true, mode: 0o700 });
@@ -52,7 +54,7 @@ export const upCommand: CommandSpec = {
         apiPort: apiPort!,
         healthPort: healthPort!,
         logFormat: logFormat!,
-        capture: options.text('play'),
+        capture,
       },
       context,
     );
