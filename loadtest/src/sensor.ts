@@ -41,7 +41,6 @@ export async function run(report: Report): Promise<void> {
       node: 'bench-node',
       boot: 'bench',
       firstSequence: 1,
-      losses: [],
       stateFile: join(folder, 'state'),
       pinDirectory,
       lifecycleRingBytes: 8 * 1024 * 1024,

@@ -31,17 +31,6 @@ std::string to_string(const Napi::Value& value) { return value.IsString() ? valu
 
 Napi::Number number(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 
-Loss to_loss(const Napi::Object& value) {
-  Loss loss;
-  loss.reason = static_cast<schema::LossReason>(value.Get("reason").ToNumber().Uint32Value());
-  loss.count = to_u64(value.Get("count"));
-  loss.first_sequence = to_u64(value.Get("firstSequence"));
-  loss.last_sequence = to_u64(value.Get("lastSequence"));
-  loss.from_ktime_ns = to_u64(value.Get("fromKtimeNs"));
-  loss.to_ktime_ns = to_u64(value.Get("toKtimeNs"));
-  return loss;
-}
-
 ReaderOptions to_options(const Napi::Object& value) {
   ReaderOptions options;
   options.loader.object_file = to_string(value.Get("objectFile"));
@@ -59,8 +48,6 @@ ReaderOptions to_options(const Napi::Object& value) {
   options.batch_max_bytes = to_u64(value.Get("batchMaxBytes"));
   options.linger_ns = static_cast<uint64_t>(value.Get("lingerMs").ToNumber().DoubleValue() * 1e6);
   options.zstd = to_string(value.Get("compression")) == "zstd";
-  const auto losses = value.Get("losses").As<Napi::Array>();
-  for (uint32_t index = 0; index < losses.Length(); index++) options.losses.push_back(to_loss(losses.Get(index).As<Napi::Object>()));
   return options;
 }
 

@@ -4,20 +4,6 @@ import { fileURLToPath } from 'node:url';
 import type { CompiledFilters, Filters } from './filters.ts';
 import { NativeError } from './native-error.ts';
 
-/** Events the sensor knows to be lost before the reader starts: they become the first events of its first batch. */
-export interface InitialLoss {
-  /** Number of LossReason in the schema. */
-  reason: number;
-  /** 0: not known. */
-  count: number;
-  /** Both included; 0 and 0: no numbers were given out. */
-  firstSequence: number;
-  lastSequence: number;
-  /** The interval in which it happened, CLOCK_BOOTTIME; 0: not known. */
-  fromKtimeNs: bigint;
-  toKtimeNs: bigint;
-}
-
 export interface ReaderOptions {
   /** bpf/build/tidegate.bpf.o */
   objectFile: string;
@@ -27,7 +13,6 @@ export interface ReaderOptions {
   boot: string;
   /** Sequence number of the first event, unless the state file knows a higher one. */
   firstSequence: number;
-  losses: InitialLoss[];
   /** Small file, written through a memory map: survives SIGKILL. One reader at a time. See readState. */
   stateFile: string;
   /** Folder on a bpffs where links and maps stay while no sensor runs; null: nothing stays. */

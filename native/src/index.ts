@@ -17,7 +17,7 @@ import {
 import { compileFilters, type Filters } from './filters.ts';
 import { NativeError, Faults } from './native-error.ts';
 
-export type { Counters, HookReport, InitialLoss, NativeBatch, Pinning, ReaderOptions, SensorState, StormOptions } from './addon.ts';
+export type { Counters, HookReport, NativeBatch, Pinning, ReaderOptions, SensorState, StormOptions } from './addon.ts';
 export { NativeError, NativeErrorCatalogue, type NativeErrorCode } from './native-error.ts';
 export type { FilterSets, Filters } from './filters.ts';
 export { probe, type ProbeFault, type ProbeReport } from './probe.ts';
@@ -167,12 +167,6 @@ function checkOptions(options: ReaderOptions): void {
   faults.integer('queueMaxBatches', options.queueMaxBatches, ReaderLimits.queueMaxBatches);
   const { min, max } = ReaderLimits.lingerMs;
   faults.check(options.lingerMs >= min && options.lingerMs <= max, 'lingerMs', `a number from ${min} to ${max}`, options.lingerMs);
-  options.losses.forEach((loss, index) => {
-    const { firstSequence: first, lastSequence: last } = loss;
-    const good = Number.isSafeInteger(first) && Number.isSafeInteger(last) && first >= 0 && last >= first && (first > 0 || last === 0);
-    faults.check(good, `losses[${index}]`, 'firstSequence <= lastSequence, or both 0', `${first}..${last}`);
-    faults.check(Number.isSafeInteger(loss.count) && loss.count >= 0, `losses[${index}].count`, 'an integer from 0', loss.count);
-  });
   const compression: string = options.compression ?? 'none';
   faults.check(compression === 'none' || compression === 'zstd', 'compression', 'none or zstd', compression);
   faults.raise('NATIVE_OPTIONS_INVALID');

@@ -146,7 +146,6 @@ void Reader::start() {
   now_ns_ = losses_read_ns_ = ktime_ns();
   cgroups_.walk();
   synchronise();
-  for (const Loss& loss : options_.losses) append_loss(loss, false);
   report_gap();
   collect_losses();
 }

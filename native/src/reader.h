@@ -25,7 +25,6 @@ struct ReaderOptions {
   LoaderOptions loader;
   std::string node, boot, state_file, proc_root, cgroup_root, cgroup_v1_root, host_root;
   uint64_t first_sequence = 1;
-  std::vector<Loss> losses;  // found by the sensor before it started: the first events
   size_t batch_max_bytes = 0;
   uint64_t linger_ns = 0;
   bool zstd = false;

@@ -54,7 +54,6 @@ export function readerOptions(folder: string, overrides: Partial<ReaderOptions> 
     node: 'test-node',
     boot: 'test-boot',
     firstSequence: 1,
-    losses: [],
     stateFile: join(folder, 'state'),
     pinDirectory: null,
     lifecycleRingBytes: 1 << 22,

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -17,7 +17,7 @@ import {
   type LeftNode,
   type SensorStatus,
 } from '@tidegate/contracts';
-import { Reader, readState, type Counters, type Filters, type InitialLoss, type ReaderOptions, type SensorState } from '@tidegate/native';
+import { Reader, readState, type Counters, type Filters, type ReaderOptions, type SensorState } from '@tidegate/native';
 import type { NatsConnection } from '@nats-io/nats-core';
 import {
   TidegateError,
@@ -158,7 +158,7 @@ class NodeSensor implements Sensor {
       reported = Math.max(status.value?.lastSequence ?? 0, left.value?.lastSequence ?? 0, tail?.lastSequence ?? 0);
     }
     this.#knownSequence = Math.max(reported, this.#outbox.acknowledged, this.#outbox.lastSpooled, (state?.nextSequence ?? 1) - 1);
-    this.#startReader(state, this.#knownSequence + 1);
+    this.#startReader(this.#knownSequence + 1);
     this.#opening = this.#openOutbox(state, reported).catch((error: unknown) => {
       if (!this.#stop.signal.aborted) throw error;
     });
@@ -191,15 +191,14 @@ class NodeSensor implements Sensor {
     await this.#link?.nc.close();
   }
 
-  #startReader(state: SensorState | null, firstSequence: number): void {
+  #startReader(firstSequence: number): void {
     const { node, reader, logger } = this.#deps;
-    this.#reader = new Reader(
-      { ...reader, node, boot: this.#boot, firstSequence, losses: unwatched(state, reader.pinDirectory), stateFile: this.#stateFile },
-      batch => this.#outbox.push({ ...batch, boot: this.#boot }),
+    this.#reader = new Reader({ ...reader, node, boot: this.#boot, firstSequence, stateFile: this.#stateFile }, batch =>
+      this.#outbox.push({ ...batch, boot: this.#boot }),
     );
     this.#hooks = this.#reader.start();
     const { pinned, resumed, note } = this.#reader.pinning;
-    logger.info({ boot: this.#boot, firstSequence: firstSequence, pinned, resumed, note }, 'reading kernel events');
+    logger.info({ boot: this.#boot, firstSequence: firstSequence, pinned, resumed, ...(note !== '' && { note }) }, 'reading kernel events');
     for (const { hook, attached, error } of this.#hooks) if (!attached) logger.error({ hook, error }, 'hook is not attached');
     if (!this.#hooks.some(hook => hook.attached)) {
       throw new TidegateError('SENSOR_UNSUPPORTED', 'no hook could be attached', {
@@ -318,27 +317,4 @@ function hasKubelet({ cgroupRoot, cgroupV1Root }: Pick<ReaderOptions, 'cgroupRoo
 
 function add(lost: Record<string, number>, reason: LossReason, count: number): void {
   if (count > 0) lost[lossReasonName(reason)] = (lost[lossReasonName(reason)] ?? 0) + count;
-}
-
-/** Where nothing recorded between an earlier run and this one, an unknown number of events is missing, and no numbers were given out for them. */
-function unwatched(state: SensorState | null, pinDirectory: string | null): InitialLoss[] {
-  if (state === null) return [];
-  const isSameKernel = state.kernelBoot === readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  const wasPinned = isSameKernel && pinDirectory !== null && existsSync(pinDirectory) && readdirSync(pinDirectory).length > 0;
-  if (wasPinned) return [];
-  return [
-    {
-      reason: LossReason.LOSS_REASON_SENSOR_RESTART,
-      count: 0,
-      firstSequence: 0,
-      lastSequence: 0,
-      fromKtimeNs: isSameKernel ? state.lastKtimeNs : 0n,
-      toKtimeNs: boottimeNs(),
-    },
-  ];
-}
-
-/** CLOCK_BOOTTIME, to a hundredth of a second. */
-function boottimeNs(): bigint {
-  return BigInt(Math.round(Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0]) * 1_000)) * 1_000_000n;
 }

@@ -6,7 +6,7 @@ import { copyFileSync, existsSync, readFileSync, realpathSync, writeFileSync } f
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'node:test';
-import { BUCKETS, Kind, RemovedBy, STREAMS, type EventBatch, type SensorStatus } from '@tidegate/contracts';
+import { BUCKETS, Kind, LossReason, RemovedBy, STREAMS, type EventBatch, type SensorStatus } from '@tidegate/contracts';
 import { probe } from '@tidegate/native';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
@@ -190,6 +190,23 @@ test('sensor killed and restarted mid-storm: the loss covers what is missing, an
   assert.equal(new Set(execs).size, execs.length, 'nothing is there twice');
   assert.ok(count - execs.length <= (lost['sensor_restart'] ?? 0), 'what is missing is counted');
   assert.deepEqual(stormExecs(batches, 'away'), upTo(100), 'the kernel went on recording');
+});
+
+test('a sensor that keeps nothing pinned tells once that nobody was watching while it was away', { skip }, async () => {
+  await using bench = await createBench();
+  for (const name of ['first', 'second']) {
+    const sensor = await bench.startSensor({ TIDEGATE_KEEP_PINS: 'false' });
+    await ready(sensor);
+    await bench.storm(name, 5);
+    await sensor.stop();
+  }
+  const { batches } = await auditRaw(bench.nc, NODE);
+  assert.deepEqual(stormExecs(batches, 'second'), upTo(5));
+  const gaps = batches.flatMap(({ events }) => events.flatMap(({ loss }) => (loss && !loss.count ? [loss] : [])));
+  assert.deepEqual(
+    gaps.map(({ reason, fromKtimeNs = 0, toKtimeNs = 0 }) => [reason, fromKtimeNs > 0 && toKtimeNs > fromKtimeNs]),
+    [[LossReason.LOSS_REASON_SENSOR_RESTART, true]],
+  );
 });
 
 test('a lost folder and a RAW that has forgotten: numbers go on where they were, and nothing is said to be lost', { skip }, async () => {
