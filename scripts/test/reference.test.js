@@ -13,7 +13,7 @@ test('documentation has the settings, metrics and error codes that the code has'
   assert.deepEqual(
     stale.map(({ file, reason }) => `${file}: ${reason}`),
     [],
-    'node scripts/reference.js writes them',
+    'npm run reference writes them',
   );
 });
 
