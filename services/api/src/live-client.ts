@@ -32,7 +32,7 @@ export const MAX_QUEUE_BYTES = 4 * 1024 ** 2;
 /** JSON handed to the socket and not taken by the client yet: above, no more is made. */
 export const MAX_SOCKET_BYTES = 1024 ** 2;
 /** A frame of a batched feed is sent when it has grown to this. */
-const FRAME_BYTES = 64 * 1024;
+export const FRAME_BYTES = 64 * 1024;
 
 /** A batch of which a part is missing is sent after so long. While an enricher is taken over from, nothing else comes of the node either. */
 const HOLD_MS = 10_000;
