@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { provideHelm } from '../src/helm.ts';
 import { createHost } from '../src/host.ts';
-import { IMAGES, buildImages, prepareImages, type ImageBuild } from '../src/images.ts';
+import { IMAGES, buildImages, prepareImages } from '../src/images.ts';
 import { BUSYBOX_IMAGE, prepareCluster, startCluster, type Cluster } from '../src/kubernetes/cluster.ts';
 import { findProgram } from '../src/kubernetes/programs.ts';
 import { waitFor } from '../src/wait.ts';
@@ -35,7 +35,6 @@ const root = fileURLToPath(new URL('../../../', import.meta.url));
 const chart = join(root, 'deploy/helm/tidegate');
 const RELEASE = 'tidegate';
 const NAMESPACE = 'tidegate';
-const NATS_ADDRESS = '10.96.0.222';
 const INSTALL_TIMEOUT = '240s';
 /** For what goes through the cluster's own controllers on a busy machine. */
 const CLUSTER_TIMEOUT_MS = 90_000;
@@ -78,11 +77,10 @@ describe('the chart on a cluster', { skip: unavailable }, () => {
   const host = createHost();
   // A machine need not have a bpffs mounted.
   const pinFolder = join(host.bpffs(), 'tidegate');
-  let images: ImageBuild;
   let cluster: Cluster;
 
   before(async () => {
-    images = await buildImages(folder);
+    const images = await buildImages(folder);
     cluster = await startCluster({ scope: 'node' });
     for (const name of IMAGES) {
       await cluster.importImage(images.archives[name]);
@@ -104,16 +102,14 @@ describe('the chart on a cluster', { skip: unavailable }, () => {
     (await kubectl('api-resources', '--verbs=list', '-o', 'name', ...filter)).trim().split('\n').join(',');
   const objectsOfRelease = async () =>
     (await kubectl('get', await kinds(), '--all-namespaces', '-l', `app.kubernetes.io/instance=${RELEASE}`, '-o', 'name')).trim();
+  // As the chart's README says for this cluster.
   const values = () => [
+    '--values',
+    join(chart, 'values-cluster.yaml'),
     '--set',
     [
-      `images.registry=${images.registry},images.tag=${images.tag},images.pullPolicy=Never`,
       // Nothing of this machine's own installation is touched.
-      `sensor.stateFolder=${stateFolder},sensor.pinFolder=${pinFolder}`,
-      `sensor.cgroupFolder=${existsSync('/sys/fs/cgroup/unified') ? '/sys/fs/cgroup/unified' : '/sys/fs/cgroup'}`,
-      // The cluster has no DNS and no storage class.
-      `nats.clusterIP=${NATS_ADDRESS},nats.storage.type=emptyDir,nats.storage.size=4Gi`,
-      'streams.raw.maxMib=256,streams.events.maxMib=1024',
+      `sensor.stateFolder=${stateFolder},sensor.pin=true,sensor.pinFolder=${pinFolder}`,
     ].join(','),
   ];
 

@@ -1,5 +1,6 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KIND_NAMES, kindNumber } from '@tidegate/contracts';
 import type { FilterSets, Filters } from '@tidegate/native';
@@ -57,7 +58,10 @@ export const sensorConfig = {
   windowBytes: integer({ default: 8 * MIB, minimum: MIB, description: 'Bytes on their way to NATS, not yet acknowledged, at most.' }),
   compression: choice(['none', 'zstd'], { default: 'zstd', description: 'Of batches on RAW.' }),
   procRoot: absolutePath({ default: '/proc', description: "The host's /proc." }),
-  cgroupRoot: absolutePath({ optional: true, description: "Where the host's cgroup v2 is mounted. Without it, it is looked up." }),
+  cgroupRoot: absolutePath({
+    optional: true,
+    description: "Where the host's cgroup v2 is mounted, or the folder whose `unified` it is beside v1. Without it, it is looked up.",
+  }),
   cgroupV1Root: absolutePath({
     optional: true,
     description: "Where the host's cgroup v1 hierarchy with the pids controller is mounted. Without it, it is looked up.",
@@ -105,7 +109,11 @@ export function bpfObjectFile(config: Pick<SensorConfig, 'bpfObject'>): string {
 
 /** Where cgroup v2 is mounted: alone at /sys/fs/cgroup, or beside v1 in a folder of its own. */
 export function cgroupRoot(config: Pick<SensorConfig, 'cgroupRoot'>): string {
-  return config.cgroupRoot ?? mountOf(({ type }) => type === 'cgroup2') ?? '/sys/fs/cgroup';
+  const { cgroupRoot: given } = config;
+  if (given === undefined) return mountOf(({ type }) => type === 'cgroup2') ?? '/sys/fs/cgroup';
+  const isCgroup2 = (folder: string) => existsSync(join(folder, 'cgroup.procs')) && existsSync(join(folder, 'cgroup.controllers'));
+  const unified = join(given, 'unified');
+  return !isCgroup2(given) && isCgroup2(unified) ? unified : given;
 }
 
 /** Where the cgroup v1 hierarchy with the pids controller is mounted; null: this node has none. */

@@ -1,17 +1,23 @@
-/** `npm run cluster -- up|down`: a cluster with a node, for people. */
-import { existsSync, readFileSync } from 'node:fs';
+/** `npm run cluster -- up|load|down`: a cluster with a node, for people. */
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { provideHelm } from '../helm.ts';
+import { IMAGES, buildImages, prepareImages } from '../images.ts';
 import { BUSYBOX_IMAGE, launchCluster, prepareCluster, standingClusterFolder, sweepDeadClusters } from './cluster.ts';
+import { kubeconfigPath } from './control-plane.ts';
+import { importImage } from './node.ts';
 
 const POLL_MS = 100;
-const DOWN_TIMEOUT_MS = 60_000;
+/** Images and containers are gigabytes of files where there is no overlayfs. */
+const DOWN_TIMEOUT_MS = 5 * 60_000;
 
-const actions = { up, down };
+const actions = { up, load, down };
 const action = process.argv[2];
-if (action === 'up' || action === 'down') process.exitCode = await actions[action]();
+if (action === 'up' || action === 'load' || action === 'down') process.exitCode = await actions[action]();
 else {
-  process.stderr.write('usage: npm run cluster -- up|down\n');
+  process.stderr.write('usage: npm run cluster -- up|load|down\n');
   process.exitCode = 2;
 }
 
@@ -50,7 +56,47 @@ The cluster is up. Watch it with Tidegate, here and as root:
 In another terminal, start a pod and see what it does (there is one image, and it is never pulled):
   KUBECONFIG=${kubeconfig} kubectl run hello --image ${BUSYBOX_IMAGE} --image-pull-policy Never -- sh -c 'while sleep 1; do date; done'
   npx tidegate events -n default
-Or install the chart: deploy/helm/tidegate/README.md. \`npm run cluster -- down\` ends the cluster.`;
+To install the chart instead: \`npm run cluster -- load\`. \`npm run cluster -- down\` ends the cluster.`;
+}
+
+/** The images of this checkout, for the chart with values-cluster.yaml. */
+async function load(): Promise<number> {
+  if (!existsSync(join(standingClusterFolder, 'cluster.json'))) {
+    process.stderr.write('no cluster is up: npm run cluster -- up\n');
+    return 1;
+  }
+  const unavailable = await prepareImages();
+  if (unavailable !== undefined) {
+    process.stderr.write(`${unavailable}\n`);
+    return 1;
+  }
+  const folder = mkdtempSync(join(tmpdir(), 'tidegate-images-'));
+  try {
+    process.stderr.write('building the images\n');
+    const { archives, registry, tag } = await buildImages(folder);
+    for (const name of IMAGES) {
+      process.stderr.write(`${registry}/${name}:${tag}\n`);
+      await importImage(standingClusterFolder, archives[name]);
+      rmSync(archives[name]);
+    }
+  } catch (error) {
+    process.stderr.write(`the images could not be loaded: ${error instanceof Error ? error.message : String(error)}\n`);
+    return 1;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+  const helm = await provideHelm();
+  process.stderr.write(`${installSteps(helm.path ?? 'helm')}\n`);
+  return 0;
+}
+
+function installSteps(helm: string): string {
+  return `
+The images are on the cluster's node. Install the chart and watch it:
+  export KUBECONFIG=${kubeconfigPath(standingClusterFolder)}
+  kubectl create namespace tidegate
+  ${helm} install tidegate deploy/helm/tidegate -n tidegate -f deploy/helm/tidegate/values-cluster.yaml --wait
+  kubectl -n tidegate exec deploy/tidegate-api -- tidegate events`;
 }
 
 async function down(): Promise<number> {
