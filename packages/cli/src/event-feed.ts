@@ -9,10 +9,6 @@ const CONNECT_TIMEOUT_MS = 10_000;
 const RECONNECT_MIN_MS = 250;
 const RECONNECT_MAX_MS = 5_000;
 const MAX_FRAME_BYTES = 16 * 1024 * 1024;
-/** Events of other nodes and subjects may come later than younger ones: after a lost connection so much is asked for again. */
-const OVERLAP_MS = 10_000;
-/** Events remembered so that those asked for again are told apart: above the overlap's at thousands per second. */
-const REMEMBERED_EVENTS = 100_000;
 const MAX_BODY_BYTES = 64 * 1024;
 /** The other side must answer a ping within the interval. */
 const PING_INTERVAL_MS = 15_000;
@@ -33,14 +29,14 @@ export interface FeedOptions {
  * @throws {TidegateError} API_UNREACHABLE when the first connection fails, API_REFUSED at any time
  */
 export async function followEvents({ apiUrl: base, query, signal, onEvent, onConnection }: FeedOptions): Promise<void> {
-  const seen = createRecentSet(REMEMBERED_EVENTS);
-  const startMs = typeof query['from'] === 'string' ? Date.parse(query['from']) : Date.now();
-  let lastSeenMs = startMs;
+  const from = query['from'] ?? new Date().toISOString();
+  /** Names what comes next; the API sends it behind the events of a frame. */
+  let cursor: string | undefined;
   let hasConnected = false;
   let waitMs = RECONNECT_MIN_MS;
   while (!signal.aborted) {
-    const from = hasConnected ? new Date(Math.max(startMs, lastSeenMs - OVERLAP_MS)).toISOString() : query['from'];
-    const connection = await connect(base, { ...query, from, batch: 'true' }, signal).catch((error: unknown) => {
+    const start = cursor === undefined && hasConnected ? { from } : { cursor };
+    const connection = await connect(base, { ...query, ...start, cursors: 'true' }, signal).catch((error: unknown) => {
       if (signal.aborted) return undefined;
       if (!hasConnected || isRefusal(error)) throw error;
       return undefined;
@@ -52,10 +48,9 @@ export async function followEvents({ apiUrl: base, query, signal, onEvent, onCon
         waitMs = RECONNECT_MIN_MS;
         for (const line of frame.split('\n')) {
           if (line === '') continue;
-          const event = JSON.parse(line) as EventJson;
-          const timeMs = Date.parse(event.time);
-          if (timeMs > lastSeenMs) lastSeenMs = timeMs;
-          if (seen.add(event.id ?? line)) await onEvent(event);
+          const said = JSON.parse(line) as EventJson | { cursor: string };
+          if ('cursor' in said) ({ cursor } = said);
+          else await onEvent(said);
         }
       }
       if (!signal.aborted) onConnection('lost', connection.reason());
@@ -141,17 +136,4 @@ async function connect(base: string, query: Query, signal: AbortSignal): Promise
 function isRefusal(error: unknown): error is TidegateError {
   // What the API does not accept once it never will; overload and a missing stream pass.
   return error instanceof Error && 'code' in error && error.code === 'API_REFUSED' && !/got 5\d\d/.test(error.message);
-}
-
-/** The last `size` keys; adding tells whether one is new. */
-function createRecentSet(size: number): { add(key: string): boolean } {
-  const keys = new Set<string>();
-  return {
-    add(key) {
-      if (keys.has(key)) return false;
-      keys.add(key);
-      if (keys.size > size) keys.delete(keys.values().next().value!);
-      return true;
-    },
-  };
 }

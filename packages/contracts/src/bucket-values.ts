@@ -58,7 +58,7 @@ export interface ConsumerPosition {
   created: string;
   /** Stream sequence at which reading goes on. */
   next: number;
-  /** Nodes of which more is done than that: up to which stream sequence, by the node's token. */
+  /** Nodes of which more is done than that: up to which stream sequence, by `<cluster>:<node>`. */
   given: Record<string, number>;
 }
 

@@ -14,7 +14,8 @@ export interface EventPlace {
 
 /** What is wanted of one batch. */
 export interface BatchGroup {
-  readonly node: string;
+  /** `<cluster>:<node>`. */
+  readonly source: string;
   /** `<boot>:<batch>`. */
   readonly batchId: string;
   /** Stream sequences of its message met first and of the one met last. */
@@ -32,7 +33,7 @@ const MAX_GROUP_BYTES = 64 * 1024 ** 2;
 /** Gathers messages by batch while a stream is gone through, in one direction. */
 export class BatchGatherer {
   readonly #isAscending: boolean;
-  /** By node; the one begun longest ago first. */
+  /** By source; the one begun longest ago first. */
   readonly #open = new Map<string, OpenGroup>();
   readonly #closed: OpenGroup[] = [];
   #passedBytes = 0;
@@ -44,9 +45,9 @@ export class BatchGatherer {
   /** Goes on to a message, of which these events are wanted. */
   add(message: EventMessage, indices: readonly number[]): void {
     this.#passedBytes += message.size;
-    const { headers, node } = message;
+    const { headers, source } = message;
     const batchId = headers ? `${headers.boot}:${headers.batch}` : '';
-    let group = this.#open.get(node);
+    let group = this.#open.get(source);
     if (group && (group.batchId !== batchId || group.bytes > MAX_GROUP_BYTES)) {
       this.#close(group);
       group = undefined;
@@ -57,8 +58,8 @@ export class BatchGatherer {
       if (isAlone && indices.length === 0) return;
       // Parts are stored in order: those before the one met first were passed before the walk began, or are not shown by the filter.
       const expected = isAlone ? 1 : this.#isAscending ? headers.parts - headers.part + 1 : headers.part;
-      group = new OpenGroup(node, batchId, headers?.parts ?? 1, expected);
-      this.#open.set(node, group);
+      group = new OpenGroup(source, batchId, headers?.parts ?? 1, expected);
+      this.#open.set(source, group);
     }
     group.add(message, indices, this.#passedBytes);
     if (group.isWhole) this.#close(group);
@@ -66,7 +67,7 @@ export class BatchGatherer {
 
   /** Nothing can be added to this group any more, or need not be waited for. */
   settle(group: BatchGroup): void {
-    if (this.#open.get(group.node) === group) this.#close(group as OpenGroup);
+    if (this.#open.get(group.source) === group) this.#close(group as OpenGroup);
   }
 
   /** Nothing comes any more. */
@@ -87,16 +88,16 @@ export class BatchGatherer {
   /** Groups that may have more to come and that at least this many payload bytes were passed since, the one begun longest ago first. */
   held(passedBytes = 0): HeldGroup[] {
     const held: HeldGroup[] = [];
-    for (const [node, group] of this.#open) {
+    for (const [source, group] of this.#open) {
       if (this.#passedBytes - group.metAtBytes < passedBytes) break;
       if (group.isWanted) held.push(group);
-      else this.#open.delete(node);
+      else this.#open.delete(source);
     }
     return held;
   }
 
   #close(group: OpenGroup): void {
-    this.#open.delete(group.node);
+    this.#open.delete(group.source);
     if (group.isWanted) this.#closed.push(group);
   }
 }
@@ -112,7 +113,7 @@ export interface HeldGroup extends BatchGroup {
 }
 
 class OpenGroup implements HeldGroup {
-  readonly node: string;
+  readonly source: string;
   readonly batchId: string;
   readonly parts: number;
   first = 0;
@@ -128,8 +129,8 @@ class OpenGroup implements HeldGroup {
   readonly #events: EventPlace[] = [];
   #messages = 0;
 
-  constructor(node: string, batchId: string, parts: number, expected: number) {
-    this.node = node;
+  constructor(source: string, batchId: string, parts: number, expected: number) {
+    this.source = source;
     this.batchId = batchId;
     this.parts = parts;
     this.#expected = expected;

@@ -6,6 +6,7 @@ import { parseEventHeaders, STREAMS } from '@tidegate/contracts';
 import type { StreamMessage, StreamReaders } from '@tidegate/runtime';
 import type { HeldGroup } from './batch-order.ts';
 import type { BatchWalk } from './batch-walk.ts';
+import { sourceOf } from './event-message.ts';
 
 /** Messages looked at; a batch whose parts are further apart than that is taken for whole. */
 const MAX_MESSAGES = 20_000;
@@ -77,8 +78,8 @@ export function createBatchSearch(readers: StreamReaders): BatchSearch {
   };
 }
 
-function isEnd({ headers }: StreamMessage, { node, batchId }: HeldGroup, endPart: number): boolean {
+function isEnd({ headers }: StreamMessage, { source, batchId }: HeldGroup, endPart: number): boolean {
   const said = parseEventHeaders(name => headers?.get(name));
-  if (said?.node !== node || said.batch === 0) return false;
+  if (!said || said.batch === 0 || sourceOf(said) !== source) return false;
   return `${said.boot}:${said.batch}` !== batchId || said.part === endPart;
 }

@@ -12,17 +12,19 @@ export type Order = (typeof Order)[keyof typeof Order];
 export interface Place {
   /** Stream sequence at which reading goes on. */
   start: number;
-  /** By node (its key): up to this stream sequence everything was given. Only what reaches to `start` or beyond. */
+  /** By source (`<cluster>:<node>`, or its key): up to this stream sequence everything was given. Only what reaches to `start` or beyond. */
   given: ReadonlyMap<string, number>;
-  /** The batch of which not all events were given: its node's key, the stream sequence of its last message, and how many were. */
-  partial?: { node: string; last: number; taken: number } | undefined;
+  /** The batch of which not all events were given: its source, the stream sequence of its last message, and how many were. */
+  partial?: { source: string; last: number; taken: number } | undefined;
 }
 
 export class BatchWalk {
   readonly #isOldest: boolean;
-  readonly #keyOf: (node: string) => string;
+  readonly #keyOf: (source: string) => string;
   readonly #gatherer: BatchGatherer;
   readonly #before: Place;
+  /** The batch of which an earlier walk took some, until it is met. */
+  #begun: Place['partial'];
   readonly #given: Map<string, number>;
   /** The batch at hand, its events, and how many of them were taken. */
   #group: BatchGroup | undefined;
@@ -31,12 +33,13 @@ export class BatchWalk {
   /** Stream sequence to be read next. */
   #ahead: number;
 
-  /** @param keyOf names a node in places */
-  constructor(order: Order, place: Place, keyOf: (node: string) => string = node => node) {
+  /** @param keyOf names a source in places */
+  constructor(order: Order, place: Place, keyOf: (source: string) => string = source => source) {
     this.#isOldest = order === Order.oldest;
     this.#gatherer = new BatchGatherer(this.#isOldest);
     this.#keyOf = keyOf;
     this.#before = place;
+    this.#begun = place.partial;
     this.#given = new Map(place.given);
     this.#ahead = place.start;
   }
@@ -44,7 +47,7 @@ export class BatchWalk {
   /** Goes on to a message, of which these events are wanted. */
   add(message: EventMessage, indices: readonly number[]): void {
     this.#ahead = this.#after(message.sequence);
-    const given = this.#before.given.size === 0 ? undefined : this.#before.given.get(this.#keyOf(message.node));
+    const given = this.#before.given.size === 0 ? undefined : this.#before.given.get(this.#keyOf(message.source));
     const isGiven = given !== undefined && !this.#isBefore(given, message.sequence);
     this.#gatherer.add(message, isGiven ? [] : indices);
   }
@@ -64,9 +67,14 @@ export class BatchWalk {
     this.#gatherer.settle(group);
   }
 
+  /** There is nothing that is wanted up to this stream sequence. */
+  pass(sequence: number): void {
+    if (!this.#isBefore(sequence, this.#ahead)) this.#ahead = this.#after(sequence);
+  }
+
   /** There is nothing more, the last stream sequence being this. */
   end(last: number): void {
-    if (!this.#isBefore(last, this.#ahead)) this.#ahead = this.#after(last);
+    this.pass(last);
     this.#gatherer.end();
   }
 
@@ -90,11 +98,12 @@ export class BatchWalk {
     const group = this.#gatherer.take();
     if (!group) return undefined;
     const events = group.events();
-    const { partial } = this.#before;
-    const isPartial = partial?.last === group.last && partial.node === this.#keyOf(group.node);
+    const begun = this.#begun;
+    const isBegun = begun?.last === group.last && begun.source === this.#keyOf(group.source);
+    if (isBegun) this.#begun = undefined;
     this.#group = group;
     this.#events = this.#isOldest ? events : events.toReversed();
-    this.#taken = isPartial ? Math.min(partial.taken, events.length) : 0;
+    this.#taken = isBegun ? Math.min(begun.taken, events.length) : 0;
     this.#finish();
     return this.#events.slice(this.#taken);
   }
@@ -120,16 +129,14 @@ export class BatchWalk {
     const group = this.#group;
     const unfinished = [...this.#gatherer.waiting(), ...(isPartial ? [group!] : [])];
     const start = unfinished.reduce((earliest, { first }) => (this.#isBefore(first, earliest) ? first : earliest), this.#ahead);
-    for (const [node, last] of this.#given) if (this.#isBefore(last, start)) this.#given.delete(node);
-    return {
-      start,
-      given: new Map(this.#given),
-      ...(isPartial && { partial: { node: this.#keyOf(group!.node), last: group!.last, taken: this.#taken } }),
-    };
+    for (const [source, last] of this.#given) if (this.#isBefore(last, start)) this.#given.delete(source);
+    const begun = this.#begun && !this.#isBefore(this.#begun.last, start) ? this.#begun : undefined;
+    const partial = isPartial ? { source: this.#keyOf(group!.source), last: group!.last, taken: this.#taken } : begun;
+    return { start, given: new Map(this.#given), ...(partial && { partial }) };
   }
 
   #finish(): void {
-    if (this.#group && this.#taken === this.#events.length) this.#given.set(this.#keyOf(this.#group.node), this.#group.last);
+    if (this.#group && this.#taken === this.#events.length) this.#given.set(this.#keyOf(this.#group.source), this.#group.last);
   }
 
   #isBefore(a: number, b: number): boolean {

@@ -3,15 +3,15 @@
  * connections, restarts and kills nothing is missing; what was given after the position that was last stored is given again.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { nodeKey, STREAMS, type EventJson } from '@tidegate/contracts';
+import { STREAMS, type EventJson } from '@tidegate/contracts';
 import type { StreamReader, StreamReaders } from '@tidegate/runtime';
 import type { EventPlace } from './batch-order.ts';
 import type { BatchSearch } from './batch-search.ts';
-import { BatchWalk, Order, type Place } from './batch-walk.ts';
+import { BatchWalk, Order } from './batch-walk.ts';
 import { createMatcher, filterSubjects, only, type EventFilter } from './event-filter.ts';
 import { EventMessage } from './event-message.ts';
 import { readerLossEvent } from './loss-json.ts';
-import { placeOf, positionOf, type ConsumerPosition, type PositionStore } from './position.ts';
+import { placeIn, placeOf, positionOf, type ConsumerPosition, type PositionStore, type ResumedPlace } from './position.ts';
 import type { Scope } from './scope.ts';
 
 /** Where a consumer begins that has no position yet. */
@@ -117,7 +117,7 @@ class Consumer implements EventConsumer {
     const { readers, search, onUnreadable } = this.#deps;
     const { place, discarded } = await this.#begin();
     if (this.#closing.signal.aborted) return;
-    const walk = new BatchWalk(Order.oldest, place, nodeKey);
+    const walk = new BatchWalk(Order.oldest, place);
     if (discarded) yield this.#lossBatch(discarded, walk);
     const match = createMatcher(filter);
     const reader = readers.open({
@@ -202,11 +202,12 @@ class Consumer implements EventConsumer {
   }
 
   /** Where to begin, and what the stream has discarded since the position was stored. */
-  async #begin(): Promise<{ place: Place; discarded: readonly [number, number] | undefined }> {
+  async #begin(): Promise<ResumedPlace> {
     const { position: store, from = 'now' } = this.#options;
     const { readers } = this.#deps;
     const stored = await store?.load();
-    const { first, last, created } = await readers.bounds(STREAMS.events.name);
+    const stream = await readers.bounds(STREAMS.events.name);
+    const { first, last, created } = stream;
     this.#created = created;
     const fresh = async (start: number | Promise<number>) => ({
       place: { start: await start, given: new Map<string, number>() },
@@ -216,11 +217,7 @@ class Consumer implements EventConsumer {
       if (from === 'beginning') return fresh(first);
       return from === 'now' ? fresh(last + 1) : fresh(readers.sequenceAt(STREAMS.events.name, from.timeMs));
     }
-    if (stored.created !== created) return { ...(await fresh(first)), discarded: [stored.next, stored.next] };
-    const place = placeOf(stored);
-    return place.start >= first
-      ? { place, discarded: undefined }
-      : { place: { ...place, start: first }, discarded: [place.start, first - 1] };
+    return placeIn(stream, placeOf(stored), stored.created);
   }
 
   /**

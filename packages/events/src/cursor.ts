@@ -1,10 +1,14 @@
-/** Where a page ended, as opaque text. It holds all that the next page needs, so that an age in `from` means the same on every page. */
+/**
+ * Where a page ended, or how far somebody has followed, as opaque text. It holds all that is needed to go on, so that an age in `from` means the same on every page.
+ */
 import { createHash, hash } from 'node:crypto';
 import { Order, type Place } from './batch-walk.ts';
 import type { EventFilter } from './event-filter.ts';
 
 export interface Cursor extends Place {
   order: Order;
+  /** When the stream was made, RFC 3339: one that was made anew counts from 1 again. */
+  created: string;
   /** Stream sequences that the whole query covers, both included. */
   first: number;
   last: number;
@@ -15,24 +19,25 @@ export interface Cursor extends Place {
   digest: string;
 }
 
-const VERSION = 3;
+const VERSION = 4;
 /** A page passes over too little for more: MAX_PASSED_BYTES of history.ts, in messages of one small event. */
-const MAX_CURSOR_LENGTH = 12 * 1024;
+export const MAX_CURSOR_LENGTH = 12 * 1024;
 const DIGEST_LENGTH = 12;
-/** Of a node's name, so much stands in a cursor: 48 bits. */
-const NODE_KEY_LENGTH = 8;
-const NODE_KEY = /^[\w-]{8}$/;
+/** Of a source's name, so much stands in a cursor: 48 bits. */
+const SOURCE_KEY_LENGTH = 8;
+const SOURCE_KEY = /^[\w-]{8}$/;
+const CREATED = /^[\d:.TZ+-]{20,40}$/;
 
-/** A node's name in a cursor. */
-export function nodeKey(node: string): string {
-  return hash('sha256', node, 'base64url').slice(0, NODE_KEY_LENGTH);
+/** A source's name in a cursor. */
+export function sourceKey(source: string): string {
+  return hash('sha256', source, 'base64url').slice(0, SOURCE_KEY_LENGTH);
 }
 
-export function formatCursor({ order, first, last, start, given, partial, fromUs, toUs, digest }: Cursor): string {
+export function formatCursor({ order, created, first, last, start, given, partial, fromUs, toUs, digest }: Cursor): string {
   // Nearby sequences: told as distances they are short.
-  const givenText = [...given].map(([node, sequence]) => `${node}${Math.abs(sequence - start).toString(36)}`).join(' ');
-  const partialText = partial ? `${partial.node}${Math.abs(partial.last - start).toString(36)} ${partial.taken}` : '';
-  const fields = [VERSION, order, first, last, start, givenText, partialText, fromUs, toUs, digest];
+  const givenText = [...given].map(([source, sequence]) => `${source}${Math.abs(sequence - start).toString(36)}`).join(' ');
+  const partialText = partial ? `${partial.source}${Math.abs(partial.last - start).toString(36)} ${partial.taken}` : '';
+  const fields = [VERSION, order, created, first, last, start, givenText, partialText, fromUs, toUs, digest];
   return Buffer.from(JSON.stringify(fields)).toString('base64url');
 }
 
@@ -45,9 +50,10 @@ export function parseCursor(text: string): Cursor | undefined {
   } catch {
     return undefined;
   }
-  if (!Array.isArray(fields) || fields.length !== 10 || fields[0] !== VERSION) return undefined;
-  const [, order, first, last, start, givenText, partialText, fromUs, toUs, digest] = fields as unknown[];
+  if (!Array.isArray(fields) || fields.length !== 11 || fields[0] !== VERSION) return undefined;
+  const [, order, created, first, last, start, givenText, partialText, fromUs, toUs, digest] = fields as unknown[];
   if (order !== Order.newest && order !== Order.oldest) return undefined;
+  if (typeof created !== 'string' || !CREATED.test(created)) return undefined;
   if (!isCount(first) || !isCount(last) || !isCount(start) || typeof digest !== 'string') return undefined;
   if (!isCountOrNull(fromUs) || !isCountOrNull(toUs) || typeof givenText !== 'string' || typeof partialText !== 'string') return undefined;
   const direction = order === Order.oldest ? 1 : -1;
@@ -55,11 +61,11 @@ export function parseCursor(text: string): Cursor | undefined {
   for (const entry of givenText === '' ? [] : givenText.split(' ')) {
     const place = parsePlace(entry, start, direction);
     if (!place) return undefined;
-    given.set(place.node, place.sequence);
+    given.set(place.source, place.sequence);
   }
   const partial = partialText === '' ? undefined : parsePartial(partialText, start, direction);
   if (partialText !== '' && !partial) return undefined;
-  return { order, first, last, start, given, partial, fromUs, toUs, digest };
+  return { order, created, first, last, start, given, partial, fromUs, toUs, digest };
 }
 
 export function filterDigest(filter: EventFilter): string {
@@ -72,14 +78,14 @@ function parsePartial(text: string, start: number, direction: 1 | -1): Place['pa
   const [entry = '', count = '', ...rest] = text.split(' ');
   const place = parsePlace(entry, start, direction);
   const taken = /^\d{1,9}$/.test(count) ? Number(count) : undefined;
-  return place && taken !== undefined && rest.length === 0 ? { node: place.node, last: place.sequence, taken } : undefined;
+  return place && taken !== undefined && rest.length === 0 ? { source: place.source, last: place.sequence, taken } : undefined;
 }
 
-function parsePlace(entry: string, start: number, direction: 1 | -1): { node: string; sequence: number } | undefined {
-  const node = entry.slice(0, NODE_KEY_LENGTH);
-  const distance = /^[\da-z]{1,10}$/.test(entry.slice(NODE_KEY_LENGTH)) ? parseInt(entry.slice(NODE_KEY_LENGTH), 36) : NaN;
+function parsePlace(entry: string, start: number, direction: 1 | -1): { source: string; sequence: number } | undefined {
+  const source = entry.slice(0, SOURCE_KEY_LENGTH);
+  const distance = /^[\da-z]{1,10}$/.test(entry.slice(SOURCE_KEY_LENGTH)) ? parseInt(entry.slice(SOURCE_KEY_LENGTH), 36) : NaN;
   const sequence = start + direction * distance;
-  return NODE_KEY.test(node) && isCount(sequence) ? { node, sequence } : undefined;
+  return SOURCE_KEY.test(source) && isCount(sequence) ? { source, sequence } : undefined;
 }
 
 function isCount(value: unknown): value is number {

@@ -51,6 +51,11 @@ export class EventMessage {
     return this.headers?.node ?? '';
   }
 
+  /** Whose batches it is one of. */
+  get source(): string {
+    return sourceOf(this.headers);
+  }
+
   /** null: the payload is not an EventBatch. */
   get batch(): EventBatch | null {
     if (this.#batch === undefined) {
@@ -102,4 +107,12 @@ export class EventMessage {
   timeUs(index: number): number {
     return this.reader!.timeUs(this.batch!.events[index]!);
   }
+}
+
+/**
+ * `<cluster>:<node>`: whose batches are put in order by their numbers. Nodes of two clusters may have one name.
+ * @param headers undefined: no enricher stored the message
+ */
+export function sourceOf(headers: EventHeaders | undefined): string {
+  return headers ? `${headers.cluster}:${headers.node}` : '';
 }

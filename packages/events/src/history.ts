@@ -3,7 +3,7 @@ import { STREAMS } from '@tidegate/contracts';
 import { TidegateError, type StreamReaders } from '@tidegate/runtime';
 import type { BatchSearch } from './batch-search.ts';
 import { BatchWalk, Order, type Place } from './batch-walk.ts';
-import { filterDigest, formatCursor, nodeKey, type Cursor } from './cursor.ts';
+import { filterDigest, formatCursor, sourceKey, type Cursor } from './cursor.ts';
 import { createMatcher, filterSubjects, type EventFilter } from './event-filter.ts';
 import { EventMessage } from './event-message.ts';
 import type { Scope } from './scope.ts';
@@ -13,6 +13,8 @@ import { WorkMeter } from './work-meter.ts';
 export interface HistoryQuery {
   order: Order;
   filter: EventFilter;
+  /** When the stream was made, RFC 3339. */
+  created: string;
   /** What the reader may see at all. */
   scope?: Scope | undefined;
   /** Stream sequences covered, both included; first is above last when there is nothing. */
@@ -52,7 +54,7 @@ export interface History {
   /** All matching events, JSON of each event of a batch at a time. */
   events(query: HistoryQuery, signal: AbortSignal): AsyncGenerator<Buffer[], void, undefined>;
   /** The messages that the query covers and that its subjects hold, in its order. */
-  messages(query: HistoryQuery, signal: AbortSignal): AsyncGenerator<EventMessage, void, undefined>;
+  messages(query: Omit<HistoryQuery, 'created'>, signal: AbortSignal): AsyncGenerator<EventMessage, void, undefined>;
 }
 
 /** Clocks of nodes may be ahead of the server's by this much: events can be stored before they happened. */
@@ -95,21 +97,35 @@ export function createHistory({ readers, search, canFilterSeveral, onUnreadable 
       toUs === undefined ? Infinity : readers.sequenceAt(stream, toUs / 1000 + lateMs),
     ]);
     const range = { first: Math.max(first, bounds.first), last: Math.min(end - 1, bounds.last) };
-    return { order, filter, ...range, place: { start: order === Order.oldest ? range.first : range.last, given: new Map() } };
+    return {
+      order,
+      filter,
+      created: bounds.created,
+      ...range,
+      place: { start: order === Order.oldest ? range.first : range.last, given: new Map() },
+    };
   }
 
   async function resume(cursor: Cursor, filter: EventFilter): Promise<HistoryQuery> {
-    const { order, first, last, start, given, partial, fromUs, toUs } = cursor;
+    const { order, created, first, last, start, given, partial, fromUs, toUs } = cursor;
     const bounds = await readers.bounds(stream);
+    if (created !== bounds.created)
+      throw new TidegateError('CURSOR_EXPIRED', `the stream was made anew at ${bounds.created}, after the cursor`);
     if (start < bounds.first && order === Order.oldest && start <= last)
       throw new TidegateError('CURSOR_EXPIRED', `the stream now begins at ${bounds.first}, after the cursor's ${start}`);
     const interval = { ...(fromUs !== null && { fromUs }), ...(toUs !== null && { toUs }) };
     // Clamped: a cursor is the client's, and no work may depend on how large its numbers are.
     const range = { first: Math.max(first, bounds.first), last: Math.min(last, bounds.last) };
-    return { order, filter: { ...filter, ...interval }, ...range, place: { start: Math.min(start, bounds.last + 1), given, partial } };
+    return {
+      order,
+      filter: { ...filter, ...interval },
+      created,
+      ...range,
+      place: { start: Math.min(start, bounds.last + 1), given, partial },
+    };
   }
 
-  function messages(query: HistoryQuery, signal: AbortSignal): AsyncGenerator<EventMessage, void, undefined> {
+  function messages(query: Omit<HistoryQuery, 'created'>, signal: AbortSignal): AsyncGenerator<EventMessage, void, undefined> {
     const reading: Reading = { subjects: filterSubjects(query.filter, canFilterSeveral()), scope: query.scope, signal };
     const { start } = query.place;
     const range = query.order === Order.oldest ? { first: start, last: query.last } : { first: query.first, last: start };
@@ -167,7 +183,7 @@ export function createHistory({ readers, search, canFilterSeveral, onUnreadable 
   async function page(query: HistoryQuery, limit: number, signal: AbortSignal): Promise<Page> {
     const match = createMatcher(query.filter);
     const work = new WorkMeter();
-    const walk = new BatchWalk(query.order, query.place, nodeKey);
+    const walk = new BatchWalk(query.order, query.place, sourceKey);
     const events: Buffer[] = [];
     let scanned = 0;
     let pageBytes = 0;
@@ -184,10 +200,10 @@ export function createHistory({ readers, search, canFilterSeveral, onUnreadable 
       return false;
     };
     const result = (): Page => {
-      const { first, last, order, filter } = query;
+      const { first, last, order, filter, created } = query;
       const isComplete = walk.isDone && (order === Order.oldest ? walk.ahead > last : walk.ahead < first);
       const interval = { fromUs: filter.fromUs ?? null, toUs: filter.toUs ?? null };
-      const cursor = () => formatCursor({ ...walk.place(), order, first, last, ...interval, digest: filterDigest(filter) });
+      const cursor = () => formatCursor({ ...walk.place(), order, created, first, last, ...interval, digest: filterDigest(filter) });
       return { events, cursor: isComplete ? null : cursor(), scanned, complete: isComplete };
     };
     for await (const message of messages(query, signal)) {
@@ -205,7 +221,7 @@ export function createHistory({ readers, search, canFilterSeveral, onUnreadable 
 
   async function* events(query: HistoryQuery, signal: AbortSignal): AsyncGenerator<Buffer[], void, undefined> {
     const match = createMatcher(query.filter);
-    const walk = new BatchWalk(query.order, query.place, nodeKey);
+    const walk = new BatchWalk(query.order, query.place, sourceKey);
     const complete = () => {
       const lines: Buffer[] = [];
       for (let batch = walk.nextBatch(); batch; batch = walk.nextBatch()) {

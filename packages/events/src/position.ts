@@ -38,11 +38,28 @@ export function bucketPosition(buckets: Buckets, name: string): PositionStore {
   };
 }
 
-/** @param place whose nodes are named by their tokens */
 export function positionOf({ start, given }: Place, created: string): ConsumerPosition {
   return { created, next: start, given: Object.fromEntries(given) };
 }
 
 export function placeOf({ next, given }: ConsumerPosition): Place {
   return { start: next, given: new Map(Object.entries(given)) };
+}
+
+export interface ResumedPlace {
+  place: Place;
+  /** First and last stream sequence of what can be read no more; of a stream that was made anew nobody knows, and both are where the place was. */
+  discarded: readonly [number, number] | undefined;
+}
+
+/**
+ * Where to go on in a stream that may have discarded what was not read, or have been made anew.
+ * @param stream its bounds
+ * @param created when the stream of the place was made
+ */
+export function placeIn(stream: { first: number; created: string }, place: Place, created: string): ResumedPlace {
+  const { start } = place;
+  if (created !== stream.created) return { place: { start: stream.first, given: new Map() }, discarded: [start, start] };
+  if (start >= stream.first) return { place, discarded: undefined };
+  return { place: { ...place, start: stream.first }, discarded: [start, stream.first - 1] };
 }

@@ -84,6 +84,50 @@ test('a consumer goes on where its work was done, batch by batch, however often 
   }
 });
 
+test('nodes of two clusters that have one name are two: each has its order, its place and its ids', async () => {
+  await using fixture = await startFixture();
+  const clusters = ['c1', 'c2'];
+  const count = await publishInterleaved(fixture.js, ['n1', 'n2'], 20, { clusters });
+  const all = clusters.flatMap(cluster => ['n1', 'n2'].flatMap(node => upTo(count).map(sequence => `${cluster}:${node}:${sequence}`)));
+  const { history } = fixture.events;
+  for (const order of [Order.oldest, Order.newest]) {
+    const ids: string[] = [];
+    for (let query = await history.resolve(order, {}, 0); ;) {
+      const page = await history.page(query, 17, new AbortController().signal);
+      ids.push(...page.events.map(json => (JSON.parse(json.toString()) as { id: string }).id));
+      if (page.cursor === null) break;
+      query = await history.resume(parseCursor(page.cursor)!, {});
+    }
+    assert.deepEqual(order === Order.oldest ? bySource(ids) : bySource(ids.toReversed()), all, order);
+  }
+  // One that keys by (cluster, exec_id), begun anew after every few batches, has each process of each cluster.
+  let position: ConsumerPosition | undefined;
+  const ids: string[] = [];
+  const processes = new Map<string, string>();
+  while (ids.length < all.length) {
+    let batches = 0;
+    const store: PositionStore = { load: async () => position };
+    for await (const batch of fixture.events.consume({ from: 'beginning', position: store })) {
+      for (const { id, cluster, process } of batch.events()) {
+        ids.push(id!);
+        processes.set(`${cluster} ${process!.exec_id}`, id!);
+      }
+      ({ position } = batch);
+      if (++batches > 5 || ids.length === all.length) break;
+    }
+  }
+  assert.deepEqual(bySource(ids), all);
+  // The exec_ids themselves are equal in both.
+  const execIds = new Set([...processes.keys()].map(key => key.split(' ')[1]));
+  assert.equal(processes.size, execIds.size * 2);
+});
+
+/** Of each source in the order given, the sources by name. */
+function bySource(ids: readonly string[]): string[] {
+  const source = (id: string) => id.slice(0, id.lastIndexOf(':'));
+  return ids.toSorted((a, b) => (source(a) < source(b) ? -1 : source(a) > source(b) ? 1 : 0));
+}
+
 test('a position in KV moves behind the work; a second consumer of its name is told so', { timeout: 60_000 }, async () => {
   await using fixture = await startFixture();
   const options = (): ConsumerOptions => ({ filter: { kind: only('exec') }, from: 'beginning', position: fixture.events.position('test') });

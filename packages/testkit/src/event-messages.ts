@@ -137,33 +137,34 @@ export function interleavedBatch(batch: number, firstSequence: number, processes
         workload,
         part: { part: w * 2 + k + 1, parts },
         sequences: own.map(event => event.sequence),
-        payload: (node: string) => batchOf(kind, own, { node, batch }),
+        payload: (node: string, cluster = CLUSTER) => batchOf(kind, own, { cluster, node, batch, boot: `${cluster}-${node}` }),
       };
     }),
   );
 }
 
 /**
- * Stores `batches` batches of each node, all nodes' messages between each other's, the same every time. Each node's events are numbered from
+ * Stores `batches` batches of each node of each cluster, all nodes' messages between each other's, the same every time. Each node's events are numbered from
  * `firstSequence`; returns how many each has.
  */
 export async function publishInterleaved(
   js: JetStreamClient,
   nodes: readonly string[],
   batches: number,
-  { firstBatch = 1, firstSequence = 1 } = {},
+  { firstBatch = 1, firstSequence = 1, clusters = [CLUSTER] } = {},
 ): Promise<number> {
   const eventsOf = (batch: number) => 2 * (10 + (batch % 7));
   let count = 0;
-  const queues = nodes.map(() => [] as { kind: string; workload: string; part: MessagePart; payload: Uint8Array }[]);
+  const sources = clusters.flatMap(cluster => nodes.map(node => ({ cluster, node })));
+  const queues = sources.map(() => [] as { kind: string; workload: string; part: MessagePart; payload: Uint8Array }[]);
   for (let batch = firstBatch; batch < firstBatch + batches; batch++) {
-    for (const [i, node] of nodes.entries())
+    for (const [i, { cluster, node }] of sources.entries())
       for (const { kind, workload, part, payload } of interleavedBatch(batch, firstSequence + count, eventsOf(batch) / 2, [
         'web',
         'db',
         'cache',
       ]))
-        queues[i]!.push({ kind, workload, part, payload: payload(node) });
+        queues[i]!.push({ kind, workload, part, payload: payload(node, cluster) });
     count += eventsOf(batch);
   }
   const stored: Promise<number>[] = [];

@@ -2,7 +2,16 @@ import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import { Type } from 'typebox';
 import { parseDurationMs, parseTimeUs, TIME_EXPECTED } from '@tidegate/contracts';
-import { filterDigest, Order, parseCursor, type EventFilter, type History, type HistoryQuery, type Page } from '@tidegate/events';
+import {
+  filterDigest,
+  MAX_CURSOR_LENGTH,
+  Order,
+  parseCursor,
+  type EventFilter,
+  type History,
+  type HistoryQuery,
+  type Page,
+} from '@tidegate/events';
 import { faultsError } from './errors.ts';
 import { filterParameters } from './filter-parameters.ts';
 import { choice, integer, parametersSchema, parseParameters, single } from './parameters.ts';
@@ -30,6 +39,7 @@ export const eventParameters = {
       description: 'Continues where the page with this cursor ended; the filters must be the same. NDJSON has none.',
       example: '',
       expected: 'the cursor of a page',
+      maxLength: MAX_CURSOR_LENGTH,
     },
     parseCursor,
   ),

@@ -8,11 +8,13 @@ import {
   BatchWalk,
   Order,
   readerLossJson,
+  sourceKey,
   type BatchSearch,
   type EventMatcher,
   type EventMessage,
   type EventPlace,
   type Follower,
+  type Place,
 } from '@tidegate/events';
 
 export interface LiveClientOptions {
@@ -20,6 +22,10 @@ export interface LiveClientOptions {
   /** The socket under it: written to in one go for many frames. */
   transport: Socket;
   match: EventMatcher;
+  /** Where it begins. */
+  place: Place;
+  /** A line for the client that says up to where it has all; undefined: there is none for this place. Left out: it does not ask. */
+  placeLine?: ((place: Place) => Buffer | undefined) | undefined;
   /** Several events a frame, as NDJSON. */
   isBatched: boolean;
   onSent: (events: number) => void;
@@ -46,6 +52,9 @@ interface Waiting {
   /** Events that match, in order; the first `next` have been sent. */
   events: EventPlace[];
   next: number;
+  /** Where another would go on when none and when all of them have been sent. */
+  before: Place | undefined;
+  after: Place | undefined;
 }
 
 interface PendingLoss {
@@ -56,17 +65,20 @@ interface PendingLoss {
 
 export class LiveClient implements Follower {
   readonly #options: LiveClientOptions;
-  readonly #walk = new BatchWalk(Order.oldest, { start: 0, given: new Map() });
+  readonly #walk: BatchWalk;
   #holdTimer: NodeJS.Timeout | undefined;
   #queue: Waiting[] = [];
   #queuedBytes = 0;
   #loss: PendingLoss | undefined;
   #isWaitingForDrain = false;
   #isClosed = false;
+  /** Where the line sent last says to go on. */
+  #toldStart = -1;
   #idle: (() => void)[] = [];
 
   constructor(options: LiveClientOptions) {
     this.#options = options;
+    this.#walk = new BatchWalk(Order.oldest, options.place, sourceKey);
     options.socket.once('close', () => {
       this.#isClosed = true;
       clearTimeout(this.#holdTimer);
@@ -82,6 +94,8 @@ export class LiveClient implements Follower {
   deliver(message: EventMessage): void {
     if (this.#isClosed) return;
     this.#walk.add(message, this.#options.match(message));
+    // Their ends were found while history was sent.
+    for (const group of this.#walk.held()) this.#walk.settle(group);
     this.#sendWhole();
     this.#limitHolding();
   }
@@ -94,10 +108,22 @@ export class LiveClient implements Follower {
     this.#sendWhole();
   }
 
-  /** All of history was replayed: what is left of it is not held up by parts that the filter does not show. */
-  async endReplay(search: BatchSearch): Promise<void> {
+  /** All of history was replayed, up to this stream sequence: what is left of it is not held up by parts that the filter does not show. */
+  async endReplay(search: BatchSearch, position: number): Promise<void> {
+    this.#walk.pass(position);
     await search.settleAhead(this.#walk);
     this.#sendWhole();
+    this.#limitHolding();
+  }
+
+  /** Tells the client up to where it has all, if that has moved: where nothing matches, nothing else does. */
+  tellPlace(): void {
+    const { placeLine } = this.#options;
+    if (!placeLine || this.#isClosed || this.#queue.length > 0 || this.#isWaitingForDrain) return;
+    const place = this.#walk.place();
+    const line = place.start > this.#toldStart ? placeLine(place) : undefined;
+    if (line) this.#send([line]);
+    this.#toldStart = place.start;
   }
 
   deliverGap(first: number, last: number): void {
@@ -129,16 +155,18 @@ export class LiveClient implements Follower {
 
   #sendWhole(): void {
     for (let events = this.#walk.nextBatch(); events; events = this.#walk.nextBatch()) {
+      const place = () => (this.#options.placeLine ? this.#walk.place() : undefined);
+      const before = place();
       this.#walk.takeBatch();
-      if (events.length > 0) this.#enqueue(events);
+      if (events.length > 0) this.#enqueue({ events, before, after: place() });
     }
     this.#pump();
   }
 
-  #enqueue(events: EventPlace[]): void {
+  #enqueue(waiting: Pick<Waiting, 'events' | 'before' | 'after'>): void {
     // What messages hold in memory counts, once each.
-    const bytes = [...new Set(events.map(({ message }) => message))].reduce((sum, { size }) => sum + size, 0);
-    this.#queue.push({ bytes, events, next: 0 });
+    const bytes = [...new Set(waiting.events.map(({ message }) => message))].reduce((sum, { size }) => sum + size, 0);
+    this.#queue.push({ ...waiting, bytes, next: 0 });
     this.#queuedBytes += bytes;
     while (this.#queuedBytes > MAX_QUEUE_BYTES && this.#queue.length > 1) this.#drop(this.#queue.shift()!);
   }
@@ -162,6 +190,7 @@ export class LiveClient implements Follower {
     while (socket.bufferedAmount < MAX_SOCKET_BYTES) {
       const frame: Buffer[] = [];
       let frameBytes = 0;
+      let place: Place | undefined;
       if (this.#loss) {
         const { count, fromUs, toUs } = this.#loss;
         frame.push(readerLossJson({ reason: 'slow_client', count, fromUs, toUs }));
@@ -172,13 +201,15 @@ export class LiveClient implements Follower {
         const json = message.json(index);
         frame.push(json);
         frameBytes += json.length;
+        place = placeAfter(first);
         if (first.next === first.events.length) {
           this.#queue.shift();
           this.#queuedBytes -= first.bytes;
         }
       }
       if (frame.length === 0) break;
-      this.#send(frame);
+      const line = place && this.#options.placeLine?.(place);
+      this.#send(line ? [...frame, line] : frame);
       this.#options.onSent(frame.length);
     }
     if (socket.bufferedAmount >= MAX_SOCKET_BYTES) {
@@ -201,6 +232,12 @@ export class LiveClient implements Follower {
   #settleIdle(): void {
     for (const resolve of this.#idle.splice(0)) resolve();
   }
+}
+
+/** Where another goes on after what was sent of a batch. */
+function placeAfter({ events, next, before, after }: Waiting): Place | undefined {
+  if (next === events.length || !before?.partial) return after;
+  return { ...before, partial: { ...before.partial, taken: before.partial.taken + next } };
 }
 
 const NEWLINE = Buffer.from('\n');

@@ -1,9 +1,25 @@
 import { STREAMS, parseTimeUs, TIME_EXPECTED } from '@tidegate/contracts';
-import { CLOCK_SKEW_MS, createMatcher, EventMessage, filterSubjects, type EventFilter, type Events, type LiveFeed } from '@tidegate/events';
+import {
+  CLOCK_SKEW_MS,
+  createMatcher,
+  EventMessage,
+  filterDigest,
+  filterSubjects,
+  formatCursor,
+  MAX_CURSOR_LENGTH,
+  Order,
+  parseCursor,
+  placeIn,
+  type Cursor,
+  type EventFilter,
+  type Events,
+  type LiveFeed,
+  type Place,
+} from '@tidegate/events';
 import type { Logger } from '@tidegate/runtime';
 import type { WebSocket } from '@fastify/websocket';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
-import { ApiError, toApiError } from './errors.ts';
+import { ApiError, faultsError, toApiError } from './errors.ts';
 import { filterParameters } from './filter-parameters.ts';
 import { LiveClient } from './live-client.ts';
 import type { ApiMetrics } from './api-metrics.ts';
@@ -28,6 +44,27 @@ export const liveParameters = {
     text => parseTimeUs(text, Date.now()),
   ),
   batch: choice({ description: 'true: several events a frame, as NDJSON.', example: 'true' }, ['true', 'false']),
+  cursors: choice(
+    {
+      description:
+        'true: frames as with `batch`, and the last line of each is `{"cursor":"…"}`, which names what comes next; also sent now and then where nothing matches.',
+      example: 'true',
+    },
+    ['true', 'false'],
+  ),
+  cursor: single(
+    {
+      description:
+        'The last cursor of a connection that was lost: goes on exactly there, without a gap or a repetition, whatever `from` says. The filters must be the same.',
+      example: '',
+      expected: 'a cursor of this feed',
+      maxLength: MAX_CURSOR_LENGTH,
+    },
+    text => {
+      const cursor = parseCursor(text);
+      return cursor?.order === Order.oldest ? cursor : undefined;
+    },
+  ),
 } as const;
 
 type LiveParameters = ParameterValues<typeof liveParameters>;
@@ -36,6 +73,8 @@ type LiveParameters = ParameterValues<typeof liveParameters>;
 export const Close = { goingAway: 1001, internalError: 1011, tryAgainLater: 1013 } as const;
 
 const PING_INTERVAL_MS = 15_000;
+/** Where nothing matches, a client that asks is told so often up to where. */
+const TELL_INTERVAL_MS = 5_000;
 /** A client that in this time neither answers a ping nor takes a byte is gone. */
 const MAX_SILENCE_MS = 45_000;
 
@@ -58,7 +97,12 @@ export function registerLiveRoute(app: FastifyInstance, options: LiveRouteOption
       response: { 101: { description: 'Switched to WebSocket.', type: 'null' }, ...errorResponses(400, 426) },
     },
     preValidation: async request => {
-      request.live = parseParameters(request.query, liveParameters);
+      const parameters = parseParameters(request.query, liveParameters);
+      if (parameters.cursors === 'true' && parameters.batch === 'false')
+        throw faultsError([{ field: 'batch', expected: 'true, or nothing, with cursors', got: 'false' }]);
+      if (parameters.cursor && parameters.cursor.digest !== filterDigest(filterOf(parameters)))
+        throw faultsError([{ field: 'cursor', expected: 'a cursor of a feed with the same filters', got: 'that of another' }]);
+      request.live = parameters;
     },
     handler: async () => {
       throw new ApiError('UPGRADE_REQUIRED', 'this is a WebSocket: connect with a WebSocket client');
@@ -94,33 +138,84 @@ async function serve(
   { events, metrics }: LiveRouteOptions,
   onFailure: (error: unknown) => void,
 ): Promise<void> {
-  const { from, batch, ...filters } = request.live!;
-  const filter: EventFilter = { ...filters, ...(from !== undefined && { fromUs: from }) };
-  const client = new LiveClient({
-    socket,
-    transport: request.raw.socket,
-    match: createMatcher(filter),
-    isBatched: batch === 'true',
-    onFailure,
-    onSent: count => metrics.eventsSent.inc(count),
-    onDropped: count => metrics.eventsDropped.inc(count),
-  });
+  const parameters = request.live!;
+  const filter = filterOf(parameters);
   const closed = new Promise<void>(resolve => socket.once('close', () => resolve()));
   const feed = await events.feeds.acquire();
+  let client: LiveClient | undefined;
+  let timer: NodeJS.Timeout | undefined;
   try {
-    if (from === undefined) feed.follow(client, feed.position);
-    else await replay(client, feed, from, filterSubjects(filter, events.canFilterSeveral()), events);
+    const { created, place, discarded } = await beginning(parameters, feed, events);
+    if (socket.readyState !== socket.OPEN) return;
+    client = new LiveClient({
+      socket,
+      transport: request.raw.socket,
+      match: createMatcher(filter),
+      place,
+      placeLine: parameters.cursors === 'true' ? cursorLines(filter, created) : undefined,
+      isBatched: parameters.batch === 'true' || parameters.cursors === 'true',
+      onFailure,
+      onSent: count => metrics.eventsSent.inc(count),
+      onDropped: count => metrics.eventsDropped.inc(count),
+    });
+    const following = client;
+    if (discarded) client.deliverGap(...discarded);
+    client.tellPlace();
+    timer = setInterval(() => following.tellPlace(), TELL_INTERVAL_MS);
+    // What happens from now on, and what happened a moment ago, the feed has.
+    if (!feed.follow(client, place.start - 1))
+      await replay(client, feed, place.start, filterSubjects(filter, events.canFilterSeveral()), events);
     await closed;
   } finally {
-    feed.unfollow(client);
+    clearInterval(timer);
+    if (client) feed.unfollow(client);
     events.feeds.release();
   }
 }
 
+function filterOf({ from, batch: _batch, cursors: _cursors, cursor, ...filters }: LiveParameters): EventFilter {
+  const fromUs = cursor ? (cursor.fromUs ?? undefined) : from;
+  return { ...filters, ...(fromUs !== undefined && { fromUs }) };
+}
+
+interface Beginning {
+  /** When the stream was made. */
+  created: string;
+  place: Place;
+  /** Stream sequences that a cursor asks for and that can be read no more. */
+  discarded?: readonly [number, number] | undefined;
+}
+
+async function beginning({ from, cursor }: LiveParameters, feed: LiveFeed, { readers }: Events): Promise<Beginning> {
+  const stream = await readers.bounds(STREAMS.events.name);
+  const { created, last } = stream;
+  const at = (start: number): Beginning => ({ created, place: { start, given: new Map() } });
+  // Clamped: a cursor is the client's.
+  if (cursor) return { created, ...placeIn(stream, { ...cursor, start: Math.min(cursor.start, last + 1) }, cursor.created) };
+  if (from === undefined) return at(feed.position + 1);
+  return at(await readers.sequenceAt(STREAMS.events.name, Math.max(0, from / 1000 - CLOCK_SKEW_MS)));
+}
+
+function cursorLines(filter: EventFilter, created: string): (place: Place) => Buffer | undefined {
+  const query: Omit<Cursor, keyof Place> = {
+    order: Order.oldest,
+    created,
+    first: 0,
+    last: Number.MAX_SAFE_INTEGER,
+    fromUs: filter.fromUs ?? null,
+    toUs: null,
+    digest: filterDigest(filter),
+  };
+  return place => {
+    const cursor = formatCursor({ ...query, ...place });
+    // So many nodes are ahead of one whose batch is not whole that no request could name them all: for a moment the cursor before stays the newest.
+    return cursor.length <= MAX_CURSOR_LENGTH ? Buffer.from(JSON.stringify({ cursor })) : undefined;
+  };
+}
+
 /** Sends history at the client's pace until the feed can take over at the exact sequence that was reached. */
-async function replay(client: LiveClient, feed: LiveFeed, fromUs: number, subjects: string[], { readers, search }: Events): Promise<void> {
-  const start = { timeMs: Math.max(0, fromUs / 1000 - CLOCK_SKEW_MS) };
-  const reader = readers.open({ stream: STREAMS.events.name, start, subjects, maxAttempts: Infinity });
+async function replay(client: LiveClient, feed: LiveFeed, start: number, subjects: string[], { readers, search }: Events): Promise<void> {
+  const reader = readers.open({ stream: STREAMS.events.name, start: { streamSequence: start }, subjects, maxAttempts: Infinity });
   const isDone = (after: number): boolean => client.isClosed || feed.follow(client, after);
   try {
     while (!client.isClosed) {
@@ -129,9 +224,10 @@ async function replay(client: LiveClient, feed: LiveFeed, fromUs: number, subjec
       for await (const message of reader.read({ follow: false })) {
         await client.replay(new EventMessage(message), search);
         await client.idle();
-        if (isDone(message.streamSequence)) return await client.endReplay(search);
+        if (isDone(message.streamSequence)) return await client.endReplay(search, message.streamSequence);
       }
-      if (isDone(Math.max(reader.position, target))) return await client.endReplay(search);
+      const reached = Math.max(reader.position, target);
+      if (isDone(reached)) return await client.endReplay(search, reached);
     }
   } finally {
     reader.close();

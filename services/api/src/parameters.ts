@@ -10,6 +10,8 @@ export interface Parameter<T> {
   expected: string;
   /** Several values, with commas or by repeating the parameter. */
   isList: boolean;
+  /** Characters of one value; default: MAX_VALUE_LENGTH. */
+  maxLength?: number;
   parse(texts: readonly string[]): T | undefined;
 }
 
@@ -23,6 +25,7 @@ interface Description {
   description: string;
   example: string;
   expected: string;
+  maxLength?: number;
 }
 
 /** Longest value of a parameter, and most values of a list. */
@@ -88,7 +91,7 @@ export function parseParameters<Table extends ParameterTable>(query: unknown, ta
       continue;
     }
     const texts = parameter.isList ? [given].flat().flatMap(text => text.split(',')) : [given].flat();
-    const fault = sizeFault(texts, parameter.isList);
+    const fault = sizeFault(texts, parameter);
     if (fault) {
       faults.push({ field: name, ...fault });
       continue;
@@ -114,12 +117,15 @@ export function parametersSchema(table: ParameterTable): TObject {
   );
 }
 
-function sizeFault(texts: readonly string[], isList: boolean): Omit<Fault, 'field'> | undefined {
+function sizeFault(
+  texts: readonly string[],
+  { isList, maxLength = MAX_VALUE_LENGTH }: Parameter<unknown>,
+): Omit<Fault, 'field'> | undefined {
   if (!isList && texts.length > 1) return { expected: 'one value', got: `${texts.length} values` };
   if (texts.length > MAX_LIST_VALUES) return { expected: `at most ${MAX_LIST_VALUES} values`, got: `${texts.length}` };
   if (texts.includes('')) return { expected: 'a value', got: 'nothing' };
-  const tooLong = texts.find(text => text.length > MAX_VALUE_LENGTH);
-  return tooLong === undefined ? undefined : { expected: `at most ${MAX_VALUE_LENGTH} characters`, got: `${tooLong.length}` };
+  const tooLong = texts.find(text => text.length > maxLength);
+  return tooLong === undefined ? undefined : { expected: `at most ${maxLength} characters`, got: `${tooLong.length}` };
 }
 
 function shown(text: string): string {

@@ -17,7 +17,9 @@ export function follow(query, { onEvent, onState, onFault }) {
   let retryMs = RETRY_MIN_MS;
   let retryTimer;
   let socket;
-  let lastTime;
+  /** Names what comes next; the feed sends it behind the events of a frame. */
+  let cursor;
+  let wasOpen = false;
   let isAccepted = false;
 
   async function connect() {
@@ -37,8 +39,8 @@ export function follow(query, { onEvent, onState, onFault }) {
 
   function openSocket() {
     const live = new URLSearchParams(query);
-    live.set('batch', 'true');
-    if (lastTime) live.set('from', lastTime);
+    live.set('cursors', 'true');
+    if (cursor) live.set('cursor', cursor);
     const url = new URL(`api/v1/events/live?${live}`, location.href);
     url.protocol = url.protocol.replace('http', 'ws');
     socket = new WebSocket(url);
@@ -46,10 +48,11 @@ export function follow(query, { onEvent, onState, onFault }) {
       retryMs = RETRY_MIN_MS;
       onState('live');
       onFault(undefined);
-      if (!lastTime) void showRecent();
+      if (!wasOpen) void showRecent();
+      wasOpen = true;
     };
     socket.onmessage = ({ data }) => {
-      for (const line of data.split('\n')) if (line !== '') receive(JSON.parse(line), true);
+      for (const line of data.split('\n')) if (line !== '') receive(JSON.parse(line));
     };
     socket.onclose = ({ reason }) => retryLater(reason);
   }
@@ -59,12 +62,12 @@ export function follow(query, { onEvent, onState, onFault }) {
     const { value, error } = await attempt(readEvents(query, INITIAL_EVENTS, stopped.signal));
     if (stopped.signal.aborted) return;
     if (error) onFault(`Earlier events could not be read, only new ones are shown: ${error.message}`);
-    else for (const event of value.reverse()) receive(event, false);
+    else for (const event of value.reverse()) onEvent(event, false);
   }
 
-  function receive(event, isNew) {
-    if (lastTime === undefined || event.time > lastTime) lastTime = event.time;
-    onEvent(event, isNew);
+  function receive(said) {
+    if ('cursor' in said) cursor = said.cursor;
+    else onEvent(said, true);
   }
 
   function retryLater(reason) {

@@ -22,7 +22,7 @@ let waiting = [];
 let isFrameAsked = false;
 let lostCount = 0;
 let arrivedCount = 0;
-/** Ids of the events in the table and in `waiting`: a replay after a reconnect brings some again. */
+/** Ids of the events in the table and in `waiting`: what happened just before the page was opened may come from the history and from the feed. */
 let shownIds = new Set();
 
 /** Starts anew with the filters of the form. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { eventSubject, HOST_NAMESPACE, Kind } from '@tidegate/contracts';
-import { batchOf, BOOT_TIME_MS, ktimeNow, NODE, publish, publishInterleaved } from '@tidegate/testkit/event-messages';
+import { batchOf, BOOT_TIME_MS, interleavedBatch, ktimeNow, NODE, publish, publishInterleaved } from '@tidegate/testkit/event-messages';
 import { startFixture, type Fixture } from './fixture.ts';
 
 const KINDS = ['exec', 'exit', 'connect'];
@@ -113,6 +113,43 @@ for (const version of ['new', 'debian'] as const) {
     );
   });
 }
+
+test('parts of a batch that are repeated or missing, and parts of many nodes between each other, are in order both ways', async () => {
+  await using fixture = await startFixture();
+  const nodes = Array.from({ length: 150 }, (_, i) => `n${i}`);
+  const parts = interleavedBatch(1, 1, 4, ['web']);
+  const [execs, exits] = parts;
+  for (const { kind, payload, part } of parts)
+    await Promise.all(nodes.map(node => publish(fixture.js, kind, payload(node), 'shop', 'web', part)));
+  // Once more, as of an enricher that saw another pod.
+  await publish(fixture.js, 'exec', execs!.payload('repeated'), 'shop', 'web', execs!.part);
+  await publish(fixture.js, 'exec', execs!.payload('repeated'), 'shop', 'other', execs!.part);
+  await publish(fixture.js, 'exit', exits!.payload('repeated'), 'shop', 'web', exits!.part);
+  // The first part is missing, and of another node the last.
+  await publish(fixture.js, 'exit', exits!.payload('torn'), 'shop', 'web', exits!.part);
+  await publish(fixture.js, 'exec', execs!.payload('short'), 'shop', 'web', execs!.part);
+  const expected = new Map([...nodes, 'repeated'].map(node => [node, [1, 2, 3, 4, 5, 6, 7, 8]]));
+  expected.set('torn', [2, 4, 6, 8]);
+  expected.set('short', [1, 3, 5, 7]);
+  for (const order of ['oldest', 'newest']) {
+    // So that most nodes are ahead of the first one, when a page ends.
+    for (const limit of [7, 500]) {
+      const byNode = new Map<string, number[]>();
+      let cursor: string | null = '';
+      for (; cursor !== null;) {
+        const { status, body } = await fixture.get(`/api/v1/events?order=${order}&limit=${limit}${cursor ? `&cursor=${cursor}` : ''}`);
+        assert.equal(status, 200, JSON.stringify(body));
+        for (const { node, sequence } of body.events as Listed[]) byNode.set(node, [...(byNode.get(node) ?? []), sequence]);
+        cursor = body.cursor;
+      }
+      if (order === 'newest') for (const sequences of byNode.values()) sequences.reverse();
+      // What is met when all parts were is told again, as the same events.
+      if (order === 'newest') byNode.set('repeated', byNode.get('repeated')!.slice(execs!.sequences.length));
+      assert.deepEqual(byNode, new Map([...byNode.keys()].map(node => [node, expected.get(node)])), `${order} ${limit}`);
+      assert.equal(byNode.size, expected.size);
+    }
+  }
+});
 
 test('NDJSON streams everything, and as much as was asked for', async () => {
   await using fixture = await startFixture();

@@ -148,6 +148,137 @@ test('a batch of which a part is missing, as where events were lost, is not held
   assert.deepEqual(sequencesOf(client.events), [...execs!.sequences, ...exits!.sequences]);
 });
 
+test('parts of a batch that are delayed, repeated or never come', { timeout: 60_000 }, async () => {
+  await using fixture = await startFixture();
+  using client = await connectFollowing(fixture);
+  using exits = await connectFollowing(fixture, '?kind=exit');
+  const parts = interleavedBatch(1, 1, 5, ['web']);
+  const [execs, ends] = parts;
+  await publish(fixture.js, 'exec', execs!.payload('n1'), 'shop', 'web', execs!.part);
+  // Other nodes do not wait for it.
+  await publish(fixture.js, 'exec', batchOf('exec', [{ sequence: 100 }], { node: 'n2' }));
+  await waitFor(() => sequencesOf(client.events).includes(100), { what: 'the other node' });
+  await publish(fixture.js, 'exec', execs!.payload('n1'), 'shop', 'other', execs!.part);
+  await publish(fixture.js, 'exit', ends!.payload('n1'), 'shop', 'web', ends!.part);
+  await waitFor(() => sequencesOf(client.events).length === 11, { what: 'the batch' });
+  assert.deepEqual(sequencesOf(client.events), [100, ...upTo(10)]);
+  // A last part that never comes: the node's next batch says so, or else time.
+  const [second] = interleavedBatch(2, 11, 5, ['web']);
+  await publish(fixture.js, 'exec', second!.payload('n1'), 'shop', 'web', second!.part);
+  await publish(fixture.js, 'exec', batchOf('exec', [{ sequence: 21 }], { node: 'n1' }));
+  await waitFor(() => sequencesOf(client.events).at(-1) === 21, { what: 'the next batch' });
+  const [third] = interleavedBatch(3, 22, 5, ['web']);
+  await publish(fixture.js, 'exec', third!.payload('n1'), 'shop', 'web', third!.part);
+  await waitFor(() => sequencesOf(client.events).length === 22, { what: 'the batch without its last part', timeoutMs: 30_000 });
+  assert.deepEqual(sequencesOf(client.events).slice(11), [...second!.sequences, 21, ...third!.sequences]);
+  assert.deepEqual(sequencesOf(exits.events), ends!.sequences);
+});
+
+test('history that ends with a part that the filter does not show is sent at once, also when nothing follows', async () => {
+  await using fixture = await startFixture();
+  const [execs, ends] = interleavedBatch(1, 1, 5, ['web']);
+  await publish(fixture.js, 'exec', execs!.payload('n1'), 'shop', 'web', execs!.part);
+  await publish(fixture.js, 'exit', ends!.payload('n1'), 'shop', 'web', ends!.part);
+  using client = await connect(fixture, '?from=-1h&kind=exec');
+  await waitFor(() => client.events.length === 5, { what: 'the first part', timeoutMs: 5_000 });
+  assert.deepEqual(sequencesOf(client.events), execs!.sequences);
+});
+
+/** Follows over one lost connection after another, going on at the cursor of the frame received last. */
+async function followTorn(fixture: Fixture, query: string, isDone: (events: readonly Received[]) => boolean): Promise<Received[]> {
+  const events: Received[] = [];
+  let cursor = '';
+  for (let connections = 0; !isDone(events); connections++) {
+    const socket = new WebSocket(
+      `${fixture.api.url.replace('http', 'ws')}/api/v1/events/live?${query}&cursors=true${cursor && `&cursor=${cursor}`}`,
+    );
+    let framesLeft = [2, 4, 1, 9][connections % 4]!;
+    await new Promise<void>((resolve, reject) => {
+      socket.on('error', reject);
+      socket.on('close', () => resolve());
+      socket.on('message', data => {
+        if (socket.readyState !== WebSocket.OPEN) return;
+        const lines = String(data).trimEnd().split('\n');
+        ({ cursor } = JSON.parse(lines.pop()!) as { cursor: string });
+        events.push(...lines.map(line => JSON.parse(line) as Received));
+        if (--framesLeft === 0 || isDone(events)) socket.terminate();
+      });
+    });
+  }
+  return events;
+}
+
+test(
+  'a client that goes on at its cursor misses nothing and gets nothing twice, however often it is torn off',
+  { timeout: 120_000 },
+  async () => {
+    await using fixture = await startFixture();
+    const nodes = ['n1', 'n2', 'n3'];
+    // Larger than a frame: connections end amid a batch, too.
+    const size = 1_000;
+    const large = Array.from({ length: size }, (_, i) => ({ sequence: i + 1 }));
+    await publish(fixture.js, 'exit', batchOf('exit', large, { node: 'large' }));
+    let total = Infinity;
+    const publishing = publishInterleaved(fixture.js, nodes, 60).then(count => (total = count));
+    const follow = (query: string, isWanted: (node: string, sequence: number) => boolean) => {
+      const expected = () =>
+        [...nodes, 'large'].map(node => upTo(node === 'large' ? size : total).filter(sequence => isWanted(node, sequence)));
+      return followTorn(fixture, `${query}from=-1h`, events => total < Infinity && events.length >= expected().flat().length).then(events =>
+        assert.deepEqual(
+          [...nodes, 'large'].map(node => events.filter(event => event.node === node).map(({ sequence }) => sequence)),
+          expected(),
+          query,
+        ),
+      );
+    };
+    await Promise.all([
+      publishing,
+      follow('', () => true),
+      follow('kind=exit&', (node, sequence) => node === 'large' || sequence % 2 === 0),
+      follow('node=n2,large&', node => node === 'n2' || node === 'large'),
+    ]);
+  },
+);
+
+test('a cursor of what the stream discarded, or of a stream that was made anew, goes on where there is something, and says so', async () => {
+  await using fixture = await startFixture();
+  const manager = await fixture.js.jetstreamManager();
+  for (let sequence = 1; sequence <= 5; sequence++) await publish(fixture.js, 'exec', batchOf('exec', [{ sequence }]));
+  let cursor = '';
+  const connectAt = async (query: string): Promise<Client> => {
+    const client = await connect(fixture, `?cursors=true&${query}`);
+    client.socket.on('message', data => ({ cursor } = JSON.parse(String(data).trimEnd().split('\n').pop()!) as { cursor: string }));
+    return client;
+  };
+  const seen = ({ events }: Client) =>
+    events.filter(({ kind }) => kind !== undefined).map(({ kind, sequence }) => (kind === 'loss' ? 'loss' : sequence));
+  const go = async (query: string, expected: (string | number)[]) => {
+    using client = await connectAt(query);
+    await waitFor(() => seen(client).length >= expected.length, { what: String(expected) });
+    assert.deepEqual(seen(client), expected);
+  };
+  await go('from=-1h', [1, 2, 3, 4, 5]);
+  const first = cursor;
+  for (let sequence = 6; sequence <= 9; sequence++) await publish(fixture.js, 'exec', batchOf('exec', [{ sequence }]));
+  await manager.streams.purge('EVENTS', { seq: 8 });
+  await go(`cursor=${first}`, ['loss', 8, 9]);
+  const second = cursor;
+  const { config } = await manager.streams.info('EVENTS');
+  await manager.streams.delete('EVENTS');
+  await manager.streams.add(config);
+  // More than there were.
+  for (let sequence = 1; sequence <= 12; sequence++) await publish(fixture.js, 'exec', batchOf('exec', [{ sequence }]));
+  await go(`cursor=${second}`, ['loss', ...upTo(12)]);
+  for (const query of [`cursor=${second}&kind=exit`, 'cursor=x', 'cursors=true&batch=false']) {
+    const refusal = new WebSocket(`${fixture.api.url.replace('http', 'ws')}/api/v1/events/live?${query}`);
+    refusal.on('error', () => undefined);
+    assert.equal(
+      await new Promise(resolve => refusal.on('unexpected-response', (_request, response) => resolve(response.statusCode))),
+      400,
+    );
+  }
+});
+
 test('a NATS server that is killed and restarted leaves no gap and no duplicate', async () => {
   await using fixture = await startFixture();
   using client = await connectFollowing(fixture);

@@ -75,8 +75,8 @@ test('forged cursors cost nothing', async () => {
   for (const order of ['newest', 'oldest'] as const) {
     for (const start of [0, 3, Number.MAX_SAFE_INTEGER]) {
       for (const reached of [0, 4, Number.MAX_SAFE_INTEGER]) {
-        const node = 'abcdefgh';
-        const place = { start, given: new Map([[node, reached]]), partial: { node, last: reached, taken: 1_000_000 } };
+        const source = 'abcdefgh';
+        const place = { start, given: new Map([[source, reached]]), partial: { source, last: reached, taken: 1_000_000 } };
         const forged = formatCursor({ ...cursor, ...place, order, first: 0, last: Number.MAX_SAFE_INTEGER });
         const { status } = await fixture.get(`/api/v1/events?cursor=${forged}`);
         // A distance that leads beyond the numbers of a stream is no cursor of ours.
