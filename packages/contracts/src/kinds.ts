@@ -34,6 +34,14 @@ export function kindNumber(name: string): number | undefined {
   return number === 0 ? undefined : number;
 }
 
+/** Whether events can be asked for by this name: a kind's of this schema, or `kind-<number>` of a newer one. */
+export function isKindName(name: string): boolean {
+  const newer = /^kind-(\d{1,4})$/.exec(name);
+  if (!newer) return kindNumber(name) !== undefined;
+  const number = Number(newer[1]);
+  return number < KIND_LIMIT && NAMES[number] === undefined && kindName(number) === name;
+}
+
 /** Whether events of this kind are of the low priority: shed first. */
 export function isDataKind(kind: number): boolean {
   return !KEPT_KINDS.has(kind);

@@ -6,6 +6,7 @@ import {
   eventSubject,
   HOST_NAMESPACE,
   Kind,
+  isKindName,
   KIND_NAMES,
   kindName,
   kindNumber,
@@ -43,6 +44,8 @@ test('kind names and numbers are those of the schema', () => {
   for (const name of KIND_NAMES) assert.equal(kindName(kindNumber(name) ?? -1), name);
   assert.equal(kindNumber('unspecified'), undefined);
   assert.equal(kindName(99), 'kind-99');
+  for (const name of ['exec', 'kind-99', 'kind-1023']) assert.ok(isKindName(name), name);
+  for (const name of ['', 'unspecified', 'kind-1', 'kind-0', 'kind-099', 'kind-1024', 'kind-x']) assert.ok(!isKindName(name), name);
 });
 
 test('headers and keys', () => {

@@ -1,5 +1,5 @@
 /** The filters of packages/events as parameters of requests. */
-import { KIND_NAMES } from '@tidegate/contracts';
+import { isKindName, KIND_NAMES } from '@tidegate/contracts';
 import { integerOf, selection, single } from './parameters.ts';
 
 const NAME = 'a name';
@@ -10,8 +10,13 @@ const MAX_PID = 4_194_304;
  * different parameters must all match. What an event has not (a pod, a container, a process) is not left out by any value.
  */
 export const filterParameters = {
-  kind: selection({ description: 'Kinds of events.', example: 'exec,exit', expected: `kinds among ${KIND_NAMES.join(', ')}` }, text =>
-    KIND_NAMES.includes(text) ? text : undefined,
+  kind: selection(
+    {
+      description: 'Kinds of events.',
+      example: 'exec,exit',
+      expected: `kinds among ${KIND_NAMES.join(', ')}, or kind-<number> of a newer schema`,
+    },
+    text => (isKindName(text) ? text : undefined),
   ),
   namespace: selection(
     {

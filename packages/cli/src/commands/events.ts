@@ -1,4 +1,4 @@
-import { type EventJson, formatTimeUs, KIND_NAMES, printableJson } from '@tidegate/contracts';
+import { type EventJson, formatTimeUs, isKindName, KIND_NAMES, printableJson } from '@tidegate/contracts';
 import { Option } from 'commander';
 import { createApiClient, type Query } from '../api-client.ts';
 import { ExitCode, apiOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
@@ -61,7 +61,7 @@ export const eventsCommand: CommandSpec = {
       faults.add('--until', 'a time after --since', options.text('until'));
     const format = faults.oneOf('--output', options.text('output'), FORMATS) ?? 'compact';
     const kinds = options.text('kind');
-    for (const kind of wordsOf(kinds)) faults.oneOf('--kind', kind, KIND_NAMES);
+    for (const kind of wordsOf(kinds)) if (!isKindName(kind)) faults.oneOf('--kind', kind, KIND_NAMES);
     for (const pid of wordsOf(options.text('pid'))) faults.integer('--pid', pid, { min: 1, max: MAX_PID });
     for (const name of TEXT_OPTIONS) {
       const given = options.text(name.replace('-i', 'I'));
