@@ -31,6 +31,8 @@ std::string to_string(const Napi::Value& value) { return value.IsString() ? valu
 
 Napi::Number number(Napi::Env env, uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 
+uint64_t nanoseconds(const Napi::Value& milliseconds) { return static_cast<uint64_t>(milliseconds.ToNumber().DoubleValue() * 1e6); }
+
 ReaderOptions to_options(const Napi::Object& value) {
   ReaderOptions options;
   options.loader.object_file = to_string(value.Get("objectFile"));
@@ -46,7 +48,7 @@ ReaderOptions to_options(const Napi::Object& value) {
   options.host_root = to_string(value.Get("hostRoot"));
   options.first_sequence = to_u64(value.Get("firstSequence"));
   options.batch_max_bytes = to_u64(value.Get("batchMaxBytes"));
-  options.linger_ns = static_cast<uint64_t>(value.Get("lingerMs").ToNumber().DoubleValue() * 1e6);
+  options.linger_ns = nanoseconds(value.Get("lingerMs"));
   options.zstd = to_string(value.Get("compression")) == "zstd";
   return options;
 }
@@ -106,6 +108,7 @@ class NativeReader : public Napi::ObjectWrap<NativeReader> {
     return DefineClass(env, "NativeReader",
                        {InstanceMethod<&NativeReader::start>("start"), InstanceMethod<&NativeReader::set_filters>("setFilters"),
                         InstanceMethod<&NativeReader::counters>("counters"), InstanceMethod<&NativeReader::flush>("flush"),
+                        InstanceMethod<&NativeReader::set_linger>("setLinger"),
                         InstanceMethod<&NativeReader::close>("close")});
   }
 
@@ -124,6 +127,7 @@ class NativeReader : public Napi::ObjectWrap<NativeReader> {
   void set_filters(const Napi::CallbackInfo& info);
   Napi::Value counters(const Napi::CallbackInfo& info);
   void flush(const Napi::CallbackInfo& info);
+  void set_linger(const Napi::CallbackInfo& info);
   Napi::Value close(const Napi::CallbackInfo& info);
 
   Napi::Object count(Napi::Env env);
@@ -260,6 +264,8 @@ Napi::Object NativeReader::count(Napi::Env env) {
 }
 
 void NativeReader::flush(const Napi::CallbackInfo&) { reader_->request(Reader::Request::FLUSH); }
+
+void NativeReader::set_linger(const Napi::CallbackInfo& info) { reader_->set_linger(nanoseconds(info[0])); }
 
 // close(unpin): resolves with the last counters when the thread has ended and everything is freed. Called once, after start().
 Napi::Value NativeReader::close(const Napi::CallbackInfo& info) {

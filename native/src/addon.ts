@@ -22,7 +22,7 @@ export interface ReaderOptions {
   dataRingBytes: number;
   /** A batch is sealed before it grows over this. One event whose own ancestry is larger still goes out, alone. */
   batchMaxBytes: number;
-  /** A batch is sealed this long after its first event at the latest. */
+  /** A batch is sealed this long after its first event at the latest; setLinger changes it. Loss events wait 2 ms at most. */
   lingerMs: number;
   /** Batches that may wait for JavaScript. Beyond it the rings are not read: the kernel counts what does not fit. */
   queueMaxBatches: number;
@@ -142,6 +142,7 @@ export interface AddonReader {
   setFilters(filters: CompiledFilters): void;
   counters(): Counters;
   flush(): void;
+  setLinger(milliseconds: number): void;
   close(unpin: boolean): Promise<Counters>;
 }
 

@@ -26,7 +26,7 @@ export { probe, type ProbeFault, type ProbeReport } from './probe.ts';
 export const ReaderLimits = {
   ringBytes: { min: 4_096, max: 1 << 30 },
   batchMaxBytes: { min: 4_096, max: 1 << 20 },
-  lingerMs: { min: 0, max: 10_000 },
+  lingerMs: { min: 0, max: 60_000 },
   queueMaxBatches: { min: 1, max: 65_536 },
   nodeMaxBytes: 253,
   bootMaxBytes: 63,
@@ -95,6 +95,18 @@ export class Reader {
   }
 
   /**
+   * How long a batch waits for more events from now on, the open one too.
+   * @throws {NativeError} NATIVE_OPTIONS_INVALID
+   */
+  setLinger(milliseconds: number): void {
+    this.#assertStarted();
+    const faults = new Faults();
+    checkLinger(faults, milliseconds);
+    faults.raise('NATIVE_OPTIONS_INVALID');
+    this.#reader.setLinger(milliseconds);
+  }
+
+  /**
    * Reads what is in the rings, hands it out, and ends. May be called again.
    * @param options unpin: leave nothing in the kernel; else a pinned reader's programs go on recording into the rings for the next one.
    */
@@ -136,6 +148,11 @@ export function stormPinned(options: StormOptions): Promise<void> {
   return loadAddon().stormPinned(options);
 }
 
+function checkLinger(faults: Faults, milliseconds: number): void {
+  const { min, max } = ReaderLimits.lingerMs;
+  faults.check(milliseconds >= min && milliseconds <= max, 'lingerMs', `a number from ${min} to ${max}`, milliseconds);
+}
+
 function checkOptions(options: ReaderOptions): void {
   const faults = new Faults();
   for (const field of ['objectFile', 'stateFile', 'procRoot', 'cgroupRoot'] as const) {
@@ -165,8 +182,7 @@ function checkOptions(options: ReaderOptions): void {
   }
   faults.integer('batchMaxBytes', options.batchMaxBytes, ReaderLimits.batchMaxBytes);
   faults.integer('queueMaxBatches', options.queueMaxBatches, ReaderLimits.queueMaxBatches);
-  const { min, max } = ReaderLimits.lingerMs;
-  faults.check(options.lingerMs >= min && options.lingerMs <= max, 'lingerMs', `a number from ${min} to ${max}`, options.lingerMs);
+  checkLinger(faults, options.lingerMs);
   const compression: string = options.compression ?? 'none';
   faults.check(compression === 'none' || compression === 'zstd', 'compression', 'none or zstd', compression);
   faults.raise('NATIVE_OPTIONS_INVALID');

@@ -20,8 +20,13 @@ namespace {
 
 // Records read before the clock and the requests are looked at again.
 constexpr size_t PASS_RECORDS_MAX = 4096;
-// With a batch open the rings are not waited on (their unreleased records would wake at once): they are looked at this often at least.
-constexpr uint64_t OPEN_BATCH_POLL_NS = 5'000'000;
+// With a batch open the rings are not waited on (their unreleased records would wake at once): they are looked at now and then, more often when
+// they fill. From empty to BUSY_RING_BYTES takes longer than a quiet machine's pause, even in a storm of a million events a second.
+constexpr uint64_t QUIET_POLL_NS = 25'000'000;
+constexpr uint64_t BUSY_POLL_NS = 5'000'000;
+constexpr size_t BUSY_RING_SHARE = 64;
+// Loss events wait no longer than this.
+constexpr uint64_t URGENT_LINGER_NS = 2'000'000;
 // How long a writer in the kernel that was interrupted in mid-record is given.
 constexpr uint64_t BUSY_WAIT_NS = 50'000;
 // Without events: how often the kernel's loss counters are read.
@@ -32,11 +37,11 @@ constexpr uint64_t SYNCHRONISE_EVERY_MIN_NS = 1'000'000'000;
 constexpr size_t LOSS_EVENT_MAX_BYTES = 1024;
 // Share of a ring that may wait for an open batch to be sealed.
 constexpr size_t HELD_SHARE = 2;
-// Events that come fast from many processes make batches of tables. Such a batch stays open for so many lingers, so that each process in it
+// Events that come fast from many processes make batches of tables. Such a batch stays open for longer, so that each process in it
 // has more events. With 1,000 processes and as many subjects that makes the pipeline ten times faster.
 constexpr size_t CROWDED_EVENTS = 256;
 constexpr size_t CROWDED_TABLES_SHARE = 4;
-constexpr uint64_t CROWDED_LINGERS = 12;
+constexpr uint64_t CROWDED_LINGER_NS = 24'000'000;
 // Ended processes in a line that are taken from the kernel's memory of who forked whom.
 constexpr size_t ORPHANS_MAX = 64;
 
@@ -73,6 +78,7 @@ Reader::Reader(ReaderOptions options)
                  return process == nullptr ? 0 : process->cgroup_id;
                }),
       batch_(options_.node, options_.boot, processes_, cgroups_),
+      linger_ns_(options_.linger_ns),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
   if (options_.zstd) compressor_.emplace();
@@ -107,6 +113,11 @@ void Reader::request(uint32_t requests) {
   const uint64_t one = 1;
   // Full means the thread is woken already.
   [[maybe_unused]] const ssize_t written = write(wake_fd_, &one, sizeof(one));
+}
+
+void Reader::set_linger(uint64_t linger_ns) {
+  linger_ns_.store(linger_ns, std::memory_order_relaxed);
+  request(0);
 }
 
 void Reader::run(const Deliver& deliver) {
@@ -164,7 +175,7 @@ void Reader::stop(bool unpin) {
   const bool last = unpin || !loader_.pinning().pinned;
   if (last) loader_.detach(unpin);
   // A program that runs on another CPU may still be writing: what comes within this drain is taken, as in any pass.
-  const uint64_t give_up_ns = ktime_ns() + OPEN_BATCH_POLL_NS;
+  const uint64_t give_up_ns = ktime_ns() + BUSY_POLL_NS;
   do {
     const Drained drained = drain();
     if (!drained.moved && !drained.busy) break;
@@ -219,18 +230,29 @@ void Reader::wait(const Drained& drained) {
   pollfd files[] = {{wake_fd_, POLLIN, 0}, {lifecycle_->fd(), POLLIN, 0}, {data_->fd(), POLLIN, 0}};
   if (drained.busy) {
     sleep_until_ready(files, 1, BUSY_WAIT_NS);
-  } else if (batch_.empty()) {
-    sleep_until_ready(files, 3, IDLE_POLL_NS);
-  } else {
+  } else if (!batch_.empty()) {
     const uint64_t due_ns = batch_due_ns();
     const uint64_t left_ns = due_ns > now_ns_ ? due_ns - now_ns_ : 0;
-    sleep_until_ready(files, 1, std::min(left_ns, OPEN_BATCH_POLL_NS));
+    sleep_until_ready(files, 1, std::min(left_ns, pause_ns()));
+  } else if (drained.moved) {
+    // Where forks and filtered processes come one by one, each would wake this thread for itself.
+    sleep_until_ready(files, 1, std::min(linger_ns_.load(std::memory_order_relaxed) / 4, pause_ns()));
+  } else {
+    sleep_until_ready(files, 3, IDLE_POLL_NS);
   }
+}
+
+uint64_t Reader::pause_ns() const {
+  const bool busy = data_->held_bytes() > data_->ring_bytes() / BUSY_RING_SHARE ||
+                    lifecycle_->held_bytes() > lifecycle_->ring_bytes() / BUSY_RING_SHARE;
+  return busy ? BUSY_POLL_NS : QUIET_POLL_NS;
 }
 
 uint64_t Reader::batch_due_ns() const {
   const bool crowded = batch_.events_count() >= CROWDED_EVENTS && batch_.tables_size() * CROWDED_TABLES_SHARE > batch_.size();
-  return batch_.opened_ns() + options_.linger_ns * (crowded ? CROWDED_LINGERS : 1);
+  const uint64_t linger_ns = linger_ns_.load(std::memory_order_relaxed);
+  if (urgent_) return batch_.opened_ns() + std::min(linger_ns, URGENT_LINGER_NS);
+  return batch_.opened_ns() + (crowded ? std::max(linger_ns, CROWDED_LINGER_NS) : linger_ns);
 }
 
 void Reader::handle(const tg_header& record) {
@@ -370,6 +392,7 @@ void Reader::append_loss(Loss loss, bool take_numbers) {
   const size_t body = out.open(field::EventBatch::EVENTS);
   encode_loss(out, loss, sequence);
   out.close(body);
+  urgent_ = true;
   batch_.count_event(loss.first_sequence != 0 ? loss.first_sequence : sequence, sequence, now_ns_);
 }
 
@@ -396,6 +419,7 @@ void Reader::collect_losses() {
 void Reader::seal() {
   collect_losses();
   std::unique_ptr<SealedBatch> sealed = batch_.seal(++state_.last_batch, wall_offset_ns());
+  urgent_ = false;
   if (compressor_) compressor_->compress(*sealed);
   counters_.events.fetch_add(sealed->events, std::memory_order_relaxed);
   counters_.batches.fetch_add(1, std::memory_order_relaxed);

@@ -65,6 +65,8 @@ class Reader {
     ABANDON = 1 << 4,  // at once
   };
   void request(uint32_t requests);
+  // How long a batch waits for more events from now on, the open one too.
+  void set_linger(uint64_t linger_ns);
 
   const Loader& loader() const { return loader_; }
   const ReaderCounters& counters() const { return counters_; }
@@ -81,6 +83,7 @@ class Reader {
   void stop(bool unpin);
   Drained drain();
   uint64_t batch_due_ns() const;
+  uint64_t pause_ns() const;
   void wait(const Drained& drained);
   void handle(const tg_header& record);
   void handle_fork(const tg_fork& fork);
@@ -125,6 +128,8 @@ class Reader {
   std::optional<Compressor> compressor_;
   ProtobufWriter scratch_;
   Deliver deliver_;
+  std::atomic<uint64_t> linger_ns_;
+  bool urgent_ = false;  // the open batch holds what must not wait
   bool abandoned_ = false;
   uint64_t now_ns_ = 0;
   uint64_t last_lifecycle_ns_ = 0;

@@ -189,6 +189,16 @@ describe('reader', { skip: skipReason() }, () => {
     await sensor.close();
   });
 
+  test('a shorter linger counts for the batch that waits already', async () => {
+    const sensor = startSensor({ lingerMs: 60_000 });
+    const marker = randomUUID();
+    execFileSync('/bin/true', [marker]);
+    sensor.reader.setLinger(2);
+    await sensor.until('the exec', () => findExec(sensor, marker) !== undefined);
+    assert.throws(() => sensor.reader.setLinger(NaN), /lingerMs: expected a number from 0/);
+    await sensor.close();
+  });
+
   test('a compressed batch is the same batch', async () => {
     const sensor = startSensor({ compression: 'zstd' });
     const marker = randomUUID();

@@ -36,7 +36,7 @@ export async function followEvents({ apiUrl: base, query, signal, onEvent, onCon
   let waitMs = RECONNECT_MIN_MS;
   while (!signal.aborted) {
     const start = cursor === undefined && hasConnected ? { from } : { cursor };
-    const connection = await connect(base, { ...query, ...start, cursors: 'true' }, signal).catch((error: unknown) => {
+    const connection = await connect(base, { ...query, ...start, cursors: 'true', pace: 'live' }, signal).catch((error: unknown) => {
       if (signal.aborted) return undefined;
       if (!hasConnected || isRefusal(error)) throw error;
       return undefined;

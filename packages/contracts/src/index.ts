@@ -22,3 +22,4 @@ export * from './time-text.ts';
 export { ShapeError, type Shape } from './json-shape.ts';
 export { detailSchemas } from '#generated/details.js';
 export type * from '#generated/details.js';
+export * from './pace.ts';

@@ -1,4 +1,15 @@
-import { BUCKETS, DEAD_LETTER_PREFIX, EVENTS_PREFIX, LEFT_PREFIX, RAW_PREFIX, STREAMS, nodeKey, subjectToken } from '@tidegate/contracts';
+import {
+  BUCKETS,
+  DEAD_LETTER_PREFIX,
+  EVENTS_PREFIX,
+  LEFT_PREFIX,
+  PACE_PREFIX,
+  RAW_PREFIX,
+  STREAMS,
+  nodeKey,
+  paceSubject,
+  subjectToken,
+} from '@tidegate/contracts';
 import { bucketPrefix, bucketStream } from './stream-setup.ts';
 
 /**
@@ -46,7 +57,8 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
         `${bucketStream(BUCKETS.sensors.name)}.${status}`,
         `${bucketStream(BUCKETS.nodes.name)}.${left}`,
       ];
-      return allow([rawSubject, status, ...reads.map(subject => `$JS.API.DIRECT.GET.${subject}`)], [inbox]);
+      const paces = node === undefined ? [`${PACE_PREFIX}.*`] : [paceSubject(node), paceSubject()];
+      return allow([rawSubject, status, ...reads.map(subject => `$JS.API.DIRECT.GET.${subject}`)], [inbox, ...paces]);
     }
     case 'enricher':
       return allow(
@@ -77,8 +89,8 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
         [inbox],
       );
     case 'api':
-      // Writes only that a node has left.
-      return allow([...readEverything(), LEFT_NODES, `${bucketPrefix(BUCKETS.sensors.name)}*`], [inbox]);
+      // Writes only that a node has left, and how soon somebody wants to see events.
+      return allow([...readEverything(), `${PACE_PREFIX}.*`, LEFT_NODES, `${bucketPrefix(BUCKETS.sensors.name)}*`], [inbox]);
     case 'setup':
       return allow(
         [...Object.values(STREAMS).map(stream => stream.name), ...Object.values(BUCKETS).map(bucket => bucketStream(bucket.name))].flatMap(

@@ -11,6 +11,7 @@ import { ApiError, toApiError } from './errors.ts';
 import { registerEventRoutes } from './event-routes.ts';
 import { Close, registerLiveRoute } from './live-route.ts';
 import { registerNodeRoutes } from './node-routes.ts';
+import { createPaces } from './pace.ts';
 import { registerPageRoutes } from './page-routes.ts';
 import { registerProcessRoutes } from './process-routes.ts';
 import { createProcessCandidates } from './process-candidates.ts';
@@ -67,6 +68,7 @@ export async function createApi({
   const registry = createNodeRegistry(buckets);
   metrics.observeFeedMessages(() => feeds.messages);
   const slots = createRequestSlots();
+  const paces = createPaces(nc, logger);
 
   const app = fastify({
     loggerInstance: logger,
@@ -99,7 +101,7 @@ export async function createApi({
   });
   await app.register(async routes => {
     registerEventRoutes(routes, history, slots);
-    registerLiveRoute(routes, { events, maxClients: maxLiveClients, metrics, logger });
+    registerLiveRoute(routes, { events, paces, maxClients: maxLiveClients, metrics, logger });
     registerProcessRoutes(routes, createProcessTrees(history, readers), createProcessCandidates(history, readers), slots);
     registerStatusRoutes(routes, nc, createStatusReader(nc, readers, registry, buckets), metrics);
     registerNodeRoutes(routes, registry);
@@ -114,6 +116,7 @@ export async function createApi({
     close: () =>
       (closing ??= (async () => {
         const closed = app.close();
+        paces.close();
         events.close();
         await closed;
       })()),

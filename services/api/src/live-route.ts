@@ -23,11 +23,13 @@ import { ApiError, faultsError, toApiError } from './errors.ts';
 import { filterParameters } from './filter-parameters.ts';
 import { LiveClient } from './live-client.ts';
 import type { ApiMetrics } from './api-metrics.ts';
+import type { Paces } from './pace.ts';
 import { choice, parametersSchema, parseParameters, single, type ParameterValues } from './parameters.ts';
 import { errorResponses } from './response-schemas.ts';
 
 export interface LiveRouteOptions {
   events: Events;
+  paces: Paces;
   maxClients: number;
   metrics: ApiMetrics;
   logger: Logger;
@@ -42,6 +44,14 @@ export const liveParameters = {
       expected: TIME_EXPECTED,
     },
     text => parseTimeUs(text, Date.now()),
+  ),
+  pace: choice(
+    {
+      description:
+        'live: somebody is looking. Sensors then send small batches at once (20 ms), which costs their nodes CPU; without it events may be 150 ms old.',
+      example: 'live',
+    },
+    ['live'],
   ),
   batch: choice({ description: 'true: several events a frame, as NDJSON.', example: 'true' }, ['true', 'false']),
   cursors: choice(
@@ -135,11 +145,13 @@ export function registerLiveRoute(app: FastifyInstance, options: LiveRouteOption
 async function serve(
   socket: WebSocket,
   request: FastifyRequest,
-  { events, metrics }: LiveRouteOptions,
+  { events, paces, metrics }: LiveRouteOptions,
   onFailure: (error: unknown) => void,
 ): Promise<void> {
   const parameters = request.live!;
   const filter = filterOf(parameters);
+  const lease = parameters.pace === 'live' ? paces.hold(nodesOf(filter)) : undefined;
+  socket.once('close', () => lease?.release());
   const closed = new Promise<void>(resolve => socket.once('close', () => resolve()));
   const feed = await events.feeds.acquire();
   let client: LiveClient | undefined;
@@ -173,9 +185,14 @@ async function serve(
   }
 }
 
-function filterOf({ from, batch: _batch, cursors: _cursors, cursor, ...filters }: LiveParameters): EventFilter {
+function filterOf({ from, pace: _pace, batch: _batch, cursors: _cursors, cursor, ...filters }: LiveParameters): EventFilter {
   const fromUs = cursor ? (cursor.fromUs ?? undefined) : from;
   return { ...filters, ...(fromUs !== undefined && { fromUs }) };
+}
+
+/** Nodes that the filter names; undefined: any. */
+function nodesOf({ node }: EventFilter): readonly string[] | undefined {
+  return node && node.only.length > 0 ? node.only : undefined;
 }
 
 interface Beginning {

@@ -40,6 +40,7 @@ export function follow(query, { onEvent, onState, onFault }) {
   function openSocket() {
     const live = new URLSearchParams(query);
     live.set('cursors', 'true');
+    live.set('pace', 'live');
     if (cursor) live.set('cursor', cursor);
     const url = new URL(`api/v1/events/live?${live}`, location.href);
     url.protocol = url.protocol.replace('http', 'ws');

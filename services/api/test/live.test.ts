@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { LIVE_LINGER_MS, MAX_PACE_LEASE_MS, PACE_PREFIX, paceLeaseCodec, paceSubject } from '@tidegate/contracts';
 import { waitFor } from '@tidegate/testkit';
 import { WebSocket } from 'ws';
 import { batchOf, interleavedBatch, publish, publishInsistently, publishInterleaved } from '@tidegate/testkit/event-messages';
@@ -57,6 +59,42 @@ const upTo = (count: number) => Array.from({ length: count }, (_, i) => i + 1);
 function kernelBufferBytes(setting: 'tcp_wmem' | 'tcp_rmem'): number {
   return Number(readFileSync(`/proc/sys/net/ipv4/${setting}`, 'utf8').trim().split(/\s+/)[2]);
 }
+
+test('sensors are asked for haste while somebody looks, and only those concerned', async () => {
+  await using fixture = await startFixture();
+  const leases: string[] = [];
+  fixture.nc.subscribe(`${PACE_PREFIX}.>`, {
+    callback: (_error, message) => {
+      assert.deepEqual(paceLeaseCodec.decode(message.data), { lingerMs: LIVE_LINGER_MS, forMs: MAX_PACE_LEASE_MS });
+      leases.push(message.subject);
+    },
+  });
+  await fixture.nc.flush();
+  {
+    using _background = await connectFollowing(fixture, '?batch=true');
+    assert.deepEqual(leases, []);
+    using _all = await connect(fixture, '?pace=live');
+    using _some = await connect(fixture, '?pace=live&node=worker-1,worker.2');
+    using _others = await connect(fixture, '?pace=live&node=!worker-1');
+    const expected = [paceSubject(), paceSubject('worker-1'), paceSubject('worker.2')];
+    await waitFor(() => expected.every(subject => leases.filter(lease => lease === subject).length >= 2), {
+      what: 'leases, and renewed ones',
+    });
+    assert.deepEqual(new Set(leases), new Set(expected));
+  }
+  // Nobody looks any more: what was asked for ends by itself.
+  const renewMs = MAX_PACE_LEASE_MS / 3;
+  let lastCount = -1;
+  await waitFor(
+    async () => {
+      if (leases.length === lastCount) return true;
+      lastCount = leases.length;
+      await delay(renewMs * 1.5);
+      return false;
+    },
+    { what: 'the end of the leases' },
+  );
+});
 
 test('what happens is sent to all that follow, each with its filters', async () => {
   await using fixture = await startFixture();

@@ -63,8 +63,8 @@ const MAX_WINDOW_BYTES = 1280 * 1024;
 const MIN_WINDOW_BYTES = 64 * 1024;
 /** RAW is asked for nodes that have no sensor status: their sensor is gone, or a capture is played. */
 const NODE_SCAN_INTERVAL_MS = 2_000;
-/** Members and nodes are looked at so often; death of a member is noticed by time alone. */
-const RECONCILE_INTERVAL_MS = 250;
+/** Members and nodes are looked at so often at least; death of a member is noticed by time alone. */
+const RECONCILE_INTERVAL_MS = 1_000;
 const RETRY_MIN_MS = 250;
 const RETRY_MAX_MS = 5_000;
 /** A session that lasted so long starts again without more waiting than the least. */
@@ -104,6 +104,8 @@ class SharingEnricher implements Enricher {
   /** Tokens of nodes with an entry in KV `sensors`, and of those that have something on RAW; undefined: not known yet. */
   readonly #reporting = new Set<string>();
   #onRaw: ReadonlySet<string> | undefined;
+  /** Members or nodes came or went. */
+  #changed = () => {};
   /** Why it does not enrich now. */
   #trouble = 'starting';
   #podsRevision = 0;
@@ -195,7 +197,7 @@ class SharingEnricher implements Enricher {
       const cluster = await this.#watchCluster(buckets, abort.signal, onTrouble);
       this.#identities.setCluster(cluster);
       await this.#watch(buckets, abort.signal, onTrouble);
-      const members = await joinMembers({ buckets, id, signal: abort.signal, onTrouble });
+      const members = await joinMembers({ buckets, id, signal: abort.signal, onTrouble, onChange: () => this.#changed() });
       return {
         readers,
         members,
@@ -256,8 +258,10 @@ class SharingEnricher implements Enricher {
       }),
       buckets.open(BUCKETS.sensors, keysDecoder).watch({
         onChange: ({ key, value }) => {
+          const isKnown = this.#reporting.has(key);
           if (value) this.#reporting.add(key);
           else this.#reporting.delete(key);
+          if (isKnown !== this.#reporting.has(key)) this.#changed();
         },
         onTrouble,
         signal,
@@ -277,8 +281,10 @@ class SharingEnricher implements Enricher {
         // Not awaited: on a busy server it may take longer than nodes can wait.
         this.#scanNodes(epoch).catch((error: unknown) => this.#deps.logger.debug({ err: error }, 'RAW did not tell its subjects'));
       }
+      const changed = Promise.withResolvers<void>();
+      this.#changed = changed.resolve;
       this.#reconcile(epoch);
-      await Promise.race([pause(RECONCILE_INTERVAL_MS, signal), ended]);
+      await Promise.race([pause(RECONCILE_INTERVAL_MS, signal), changed.promise, ended]);
     }
     return reason ?? 'stopping';
   }

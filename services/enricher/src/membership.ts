@@ -12,6 +12,8 @@ export interface MembershipOptions {
   id: string;
   signal: AbortSignal;
   onTrouble: (reason: string) => void;
+  /** A member came or went. */
+  onChange: () => void;
 }
 
 export interface Membership {
@@ -39,7 +41,7 @@ interface Sighting {
 
 /** Announces this enricher and learns of the others; resolves when both are done. */
 export async function joinMembers(options: MembershipOptions): Promise<Membership> {
-  const { buckets, id, signal, onTrouble } = options;
+  const { buckets, id, signal, onTrouble, onChange: onMembers } = options;
   const bucket = buckets.open(BUCKETS.enrichers, enricherMemberCodec);
   const startedAt = new Date().toISOString();
   const seen = new Map<string, Sighting>();
@@ -76,8 +78,10 @@ export async function joinMembers(options: MembershipOptions): Promise<Membershi
     filter: `${MEMBER_PREFIX}*`,
     onChange: ({ key, value, revision }) => {
       const member = key.slice(MEMBER_PREFIX.length);
+      const isKnown = seen.has(member);
       if (value) seen.set(member, { atMs: performance.now(), revision });
       else seen.delete(member);
+      if (isKnown !== seen.has(member)) onMembers();
     },
     onTrouble,
     signal,

@@ -53,7 +53,12 @@ export const sensorConfig = {
     maximum: MIB,
     description: "Batches are sealed before they grow over this. With headers below a nats-server's default limit of 1 MiB.",
   }),
-  lingerMs: integer({ default: 2, minimum: 0, maximum: 10_000, description: 'A batch waits so long for more events at most.' }),
+  lingerMs: integer({
+    default: 100,
+    minimum: 0,
+    maximum: 60_000,
+    description: 'A batch waits so long for more events at most, while nobody follows live.',
+  }),
   queueMaxBatches: integer({ default: 64, minimum: 1, maximum: 65_536, description: 'Batches between the reader and JavaScript.' }),
   windowBytes: integer({ default: 8 * MIB, minimum: MIB, description: 'Bytes on their way to NATS, not yet acknowledged, at most.' }),
   compression: choice(['none', 'zstd'], { default: 'zstd', description: 'Of batches on RAW.' }),

@@ -33,6 +33,7 @@ import {
   type ReadBucket,
 } from '@tidegate/runtime';
 import { createOutbox, type Outbox } from './outbox.ts';
+import { followPace, type Pace } from './pace.ts';
 import { readRawTail, readSettledRawTail } from './raw-tail.ts';
 import { registerMetrics } from './sensor-metrics.ts';
 
@@ -87,7 +88,7 @@ const ASK_RETRY_MS = 500;
 /** Of the 25 s a service has to close. */
 const DRAIN_TIMEOUT_MS = 10_000;
 /** How often a change is looked for. */
-const STATUS_CHECK_MS = 250;
+const STATUS_CHECK_MS = 1_000;
 const BOOT_BYTES = 8;
 const KUBELET_CGROUPS = ['kubepods', 'kubepods.slice'];
 
@@ -119,6 +120,7 @@ class NodeSensor implements Sensor {
   #connecting: Promise<Link> | undefined;
   #link: Link | undefined;
   #publisher: Publisher | undefined;
+  #pace: Pace | undefined;
   #opening: Promise<void> = Promise.resolve();
   #reporting: Promise<void> = Promise.resolve();
   #isReported = false;
@@ -180,6 +182,7 @@ class NodeSensor implements Sensor {
 
   async #close(): Promise<void> {
     this.#stop.abort();
+    this.#pace?.close();
     await this.#reader?.close({ unpin: !this.#deps.keepPins });
     await this.#opening;
     const isFlowing = this.#publisher?.stats.flowing === true;
@@ -209,7 +212,7 @@ class NodeSensor implements Sensor {
 
   /** @param reported by an earlier sensor of this node; where RAW has forgotten all of it, it was stored as far as anyone can tell */
   async #openOutbox(state: SensorState | null, reported: number): Promise<void> {
-    const { node, logger, windowBytes } = this.#deps;
+    const { node, logger, windowBytes, reader } = this.#deps;
     const isMissingSome = state !== null && state.nextSequence - 1 > this.#outbox.acknowledged;
     const readTail = isMissingSome ? readSettledRawTail : readRawTail;
     const tail = await this.#ask(({ nc }) => readTail(nc, node));
@@ -221,6 +224,13 @@ class NodeSensor implements Sensor {
       lastStoredMessageId: async () => (await readRawTail(nc, node))?.messageId,
     });
     this.#outbox.open(this.#publisher, tail?.lastSequence ?? reported);
+    if (this.#stop.signal.aborted) return;
+    this.#pace = followPace(nc, {
+      node,
+      lingerMs: reader.lingerMs,
+      setLinger: milliseconds => this.#reader!.setLinger(milliseconds),
+      logger,
+    });
   }
 
   async #connect(signal: AbortSignal): Promise<Link> {

@@ -6,7 +6,18 @@ import { copyFileSync, existsSync, readFileSync, realpathSync, writeFileSync } f
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'node:test';
-import { BUCKETS, Kind, LossReason, RemovedBy, STREAMS, type EventBatch, type SensorStatus } from '@tidegate/contracts';
+import {
+  BUCKETS,
+  Kind,
+  LossReason,
+  MAX_PACE_LEASE_MS,
+  RemovedBy,
+  STREAMS,
+  paceLeaseCodec,
+  paceSubject,
+  type EventBatch,
+  type SensorStatus,
+} from '@tidegate/contracts';
 import { probe } from '@tidegate/native';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
@@ -135,6 +146,26 @@ function stormExecs(batches: readonly EventBatch[], name: string): number[] {
 function upTo(count: number): number[] {
   return Array.from({ length: count }, (_, i) => i);
 }
+
+test('batches wait as configured, and not while somebody follows live', { skip }, async () => {
+  await using bench = await createBench();
+  const sensor = await bench.startSensor({ TIDEGATE_LINGER_MS: '60000' });
+  await ready(sensor);
+  await bench.storm('waits', 20);
+  const stored = async () => stormExecs((await auditRaw(bench.nc, NODE)).batches, 'waits').length;
+  assert.equal(await stored(), 0);
+  // Leases that are none change nothing.
+  for (const lease of ['', '{}', '{"lingerMs":-1,"forMs":1}', '{"lingerMs":"2","forMs":1}']) bench.nc.publish(paceSubject(NODE), lease);
+  bench.nc.publish(paceSubject('another-node'), paceLeaseCodec.encode({ lingerMs: 2, forMs: MAX_PACE_LEASE_MS }));
+  await bench.nc.flush();
+  assert.equal(await stored(), 0);
+  bench.nc.publish(paceSubject(NODE), paceLeaseCodec.encode({ lingerMs: 2, forMs: 1_000 }));
+  await waitFor(async () => (await stored()) === 20, { what: 'the batch that waited' });
+  await bench.storm('live', 1);
+  bench.nc.publish(paceSubject(), paceLeaseCodec.encode({ lingerMs: 0, forMs: MAX_PACE_LEASE_MS * 1_000 }));
+  await waitFor(async () => stormExecs((await auditRaw(bench.nc, NODE)).batches, 'live').length === 1, { what: 'what happens then' });
+  await sensor.stop();
+});
 
 test('reports itself, publishes what happens, and leaves nothing when told to', { skip }, async () => {
   await using bench = await createBench();

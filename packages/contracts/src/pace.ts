@@ -1,0 +1,30 @@
+/**
+ * How soon a node's events are wanted. A sensor lets small batches wait for more, which is most of what a quiet machine saves; while somebody follows live,
+ * the API asks for less with a lease, again and again.
+ */
+import { count, object } from './json-shape.ts';
+import { jsonCodec } from './bucket-values.ts';
+import { subjectToken } from './subjects.ts';
+
+export const PACE_PREFIX = 'tidegate.pace';
+/** Token for every node; no name of a node becomes it. */
+const ALL_NODES = '_all';
+
+export interface PaceLease {
+  /** A batch waits so long for more events at most. */
+  lingerMs: number;
+  /** From its arrival on; at most MAX_PACE_LEASE_MS counts. */
+  forMs: number;
+}
+
+/** What a live follower is given. */
+export const LIVE_LINGER_MS = 2;
+/** Whoever forgets to give a lease back, or asks for more, costs a sensor so much at most. */
+export const MAX_PACE_LEASE_MS = 10_000;
+
+export const paceLeaseCodec = jsonCodec(object<PaceLease>({ lingerMs: count, forMs: count }));
+
+/** @param node left out: every node */
+export function paceSubject(node?: string): string {
+  return `${PACE_PREFIX}.${node === undefined ? ALL_NODES : subjectToken(node)}`;
+}
