@@ -1,10 +1,12 @@
 /** `tidegate up` with a KUBECONFIG: what the sensor is called, and who has the pods when there are two. */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { request } from 'node:https';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import type { EventJson } from '@tidegate/contracts';
 import { createHost, prepareCluster, startCluster, waitFor, type Cluster, type Host } from '@tidegate/testkit';
 import { probeKernel } from '../src/up/kernel-probe.ts';
 import { chooseNode, decideNode } from '../src/up/node-choice.ts';
@@ -14,6 +16,8 @@ import { cleanEnvironment, freePorts, runCommand, startCommand, type RunningComm
 const probe = await probeKernel(process.env);
 const noCluster = (await prepareCluster('control-plane')) ?? false;
 const noKernel = probe.ok ? false : probe.missing.join(' ');
+
+const PROGRAMS = 40;
 
 interface Kubeconfig {
   clusters: [{ cluster: { server: string; 'certificate-authority-data': string } }];
@@ -49,13 +53,16 @@ async function createNode(cluster: Cluster, name: string, bootID: string): Promi
 async function startUp(host: Host, more: readonly string[], env: NodeJS.ProcessEnv) {
   const ports = await freePorts(5);
   const args = ['--nats-port', String(ports), '--api-port', String(ports + 1), '--health-ports', String(ports + 2), ...more];
-  const command = startCommand(['up', '--data-dir', join(host.folder(), 'data'), ...args], { env });
+  const command = startCommand(['up', ...(more.includes('--data-dir') ? [] : ['--data-dir', join(host.folder(), 'data')]), ...args], {
+    env,
+  });
   host.defer(() => end(command));
   await waitFor(() => /Tidegate is ready[^]*npx tidegate events/.test(command.stdout()), {
     what: `up to be ready: ${command.stderr()}`,
     timeoutMs: 60_000,
   });
-  return { command, status: () => runCommand(['status', '--api', `http://127.0.0.1:${ports + 1}`]) };
+  const api = `http://127.0.0.1:${ports + 1}`;
+  return { command, api, nats: `nats://127.0.0.1:${ports}`, status: () => runCommand(['status', '--api', api]) };
 }
 
 async function end(command: RunningCommand): Promise<void> {
@@ -101,6 +108,37 @@ test(
     assert.doesNotMatch((await second.status()).stdout, /events get no pods/);
   },
 );
+
+test('two on one machine each have every event, and one that gets another name leaves no node behind', { skip: noKernel }, async () => {
+  await using host = createHost();
+  const folder = host.folder();
+  const first = await startUp(host, ['--data-dir', folder], { TIDEGATE_NODE: 'first.test' });
+  const second = await startUp(host, [], { TIDEGATE_NODE: 'second.test' });
+  assert.match(second.command.stdout(), /reading kernel events .* resumed=false/, 'the rings of the first are not its own');
+  const mark = `tidegate-test-${process.pid}`;
+  const seen = async ({ api }: typeof first) => {
+    const { stdout } = await runCommand(['events', '--api', api, '--no-follow', '--kind', 'exec', '--text', mark, '-o', 'ndjson']);
+    const events = stdout.split('\n').slice(0, -1);
+    // The commands that ask have the mark too.
+    return events.filter(line => (JSON.parse(line) as EventJson).process?.arguments[0] === '/bin/true').length;
+  };
+  for (let i = 0; i < PROGRAMS; i++) execFileSync('/bin/true', [mark], { env: cleanEnvironment() });
+  for (const up of [first, second]) await waitFor(async () => (await seen(up)) === PROGRAMS, { what: 'every program', timeoutMs: 30_000 });
+
+  await end(first.command);
+  const renamed = await startUp(host, ['--data-dir', folder], { TIDEGATE_NODE: 'renamed.test' });
+  assert.match(renamed.command.stdout(), /^this machine was node first\.test before: that node has left/m);
+  const { stdout } = await runCommand(['node', 'list', '--all', '--api', renamed.api]);
+  assert.match(stdout, /^first\.test +left [^]*^renamed\.test +up /m);
+  for (let i = 0; i < PROGRAMS; i++) execFileSync('/bin/true', [mark], { env: cleanEnvironment() });
+  await waitFor(async () => (await seen(renamed)) === 2 * PROGRAMS, { what: 'events of both names', timeoutMs: 30_000 });
+  await end(renamed.command);
+  // Back again: each name goes on with its own numbers.
+  const again = await startUp(host, ['--data-dir', folder], { TIDEGATE_NODE: 'first.test' });
+  const audit = await runCommand(['audit', '--nats', again.nats]);
+  assert.equal(audit.code, 0, audit.stdout);
+  assert.doesNotMatch(audit.stdout, /raw_discarded/);
+});
 
 test('a cluster that cannot be asked leaves the name as it is, and the reason is said', async () => {
   await using host = createHost();

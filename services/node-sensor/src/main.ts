@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { subjectToken } from '@tidegate/contracts';
 import { NatsRole, connectService, createMetrics, loadConfig, runService, startHealthServer } from '@tidegate/runtime';
 import { bpfObjectFile, cgroupRoot, cgroupV1Root, filtersOf, nodeName, sensorConfig } from './config.ts';
 import { createSensor, type Sensor } from './sensor.ts';
@@ -30,7 +31,8 @@ await runService('node-sensor', async ({ logger, env, signal }) => {
           logger,
           signal: connectSignal,
         }),
-      folder: join(resolve(config.dataDir), 'sensor'),
+      // By name: numbers are the node's, and a machine that gets another name begins with that one's.
+      folder: join(resolve(config.dataDir), 'sensor', subjectToken(node)),
       spoolMaxBytes: config.spoolMaxBytes,
       windowBytes: config.windowBytes,
       reader: {

@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 const run = promisify(execFile);
 
 /** Here pins lie unless TIDEGATE_PIN_DIRECTORY says otherwise. */
-const BPFFS = '/sys/fs/bpf';
+export const BPFFS = '/sys/fs/bpf';
 const BPFFS_MAGIC = 0xcafe4a11;
 
 /**

@@ -1,5 +1,7 @@
 /** The supervisor: starts the parts of Tidegate in order, keeps them running, and ends them in order. */
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
@@ -29,12 +31,13 @@ import {
 } from '@tidegate/runtime';
 import { DEFAULT_API_PORT, type CommandContext } from '../command.ts';
 import { CONSUMER_USER, embeddedNatsUsers, natsAccess, provideNatsPasswords } from '../nats-access.ts';
-import { provideBpffs } from './bpffs.ts';
+import { BPFFS, provideBpffs } from './bpffs.ts';
 import { startProgram } from './child-process.ts';
 import { nameCluster } from './cluster.ts';
 import { startGuardian, type Guardian } from './guardian.ts';
 import { probeKernel } from './kernel-probe.ts';
 import { formatLogLine, type LogFormat } from './log-lines.ts';
+import { leaveOldName } from './machine-name.ts';
 import { chooseNode } from './node-choice.ts';
 import { requirePorts } from './ports.ts';
 import { takeRunFile } from './run-file.ts';
@@ -66,10 +69,12 @@ const WAIT_NOTE_MS = 1_000;
 const READY_TIMEOUT_MS = 60_000;
 const READY_POLL_MS = 100;
 const READY_REQUEST_TIMEOUT_MS = 2_000;
+const PIN_DIGEST_CHARS = 8;
 const SERVICE_ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount/token';
 
 /** Runs until the context's signal is aborted and everything has ended. */
-export async function runUp(options: UpOptions, context: CommandContext): Promise<void> {
+export async function runUp(options: UpOptions, given: CommandContext): Promise<void> {
+  const context = { ...given, env: withPinDirectory(given.env, options.folder) };
   const startMs = performance.now();
   const page = `http://127.0.0.1:${options.apiPort}/`;
   const natsUrl = options.natsUrl ?? `nats://127.0.0.1:${options.natsPort}`;
@@ -101,6 +106,11 @@ export async function runUp(options: UpOptions, context: CommandContext): Promis
     // Consumers before producers: the first event finds everyone at work. They end the other way round.
     const choice = await choosing;
     if (choice) up.say(choice.text, choice.level);
+    if (capture === undefined) {
+      const name = choice?.node ?? (context.env.TIDEGATE_NODE || hostname());
+      const old = await withAdmin(natsUrl, up.adminEnv, context.signal, nc => leaveOldName(nc, options.folder, name));
+      if (old !== undefined) up.say(`this machine was node ${printable(old)} before: that node has left, its events stay`);
+    }
     const services: Part[] = [
       ...(hasGateway ? [up.gateway] : []),
       up.api,
@@ -139,6 +149,15 @@ export async function runUp(options: UpOptions, context: CommandContext): Promis
     runFile.release();
     if (parts.length > 0) up.say('stopped');
   }
+}
+
+/**
+ * Pins of its own for each data folder. Two sensors that share pins, as two `npm start` on one machine would, share the rings too: the kernel overwrites what
+ * one of them has read, and the first to end removes them.
+ */
+function withPinDirectory(env: NodeJS.ProcessEnv, folder: string): NodeJS.ProcessEnv {
+  const digest = createHash('sha256').update(folder).digest('hex').slice(0, PIN_DIGEST_CHARS);
+  return { ...env, TIDEGATE_PIN_DIRECTORY: env.TIDEGATE_PIN_DIRECTORY || `${BPFFS}/tidegate-${digest}` };
 }
 
 /** The supervisor's own words. */
