@@ -52,6 +52,7 @@ void Batch::encode_process(Process& process, uint32_t parent_id, std::string_vie
   out.varint(field::Process::START_KTIME_NS, process.key.start_ktime_ns);
   out.varint(field::Process::ORIGIN, number(process.origin));
   out.varint(field::Process::ENTERED, process.entered);
+  if (process.entered && process.entry) out.raw(process.entry->fields);
   if (process.kernel_parent.pid != 0) {
     out.bytes(field::Process::KERNEL_PARENT_EXEC_ID, exec_id(node_, process.kernel_parent));
     out.varint(field::Process::KERNEL_PARENT_PID, process.kernel_parent.pid);
@@ -81,6 +82,7 @@ uint32_t Batch::add_container(uint64_t cgroup_id) {
     out.bytes(field::Container::NAME, container->record->name);
     out.bytes(field::Container::IMAGE, container->record->image);
     out.varint(field::Container::SANDBOX, container->record->sandbox);
+    for (const std::string& word : container->record->health_check) out.bytes_always(field::Container::HEALTH_CHECK, word);
   }
   out.varint(field::Container::UNCONFIRMED, !container->container_id.empty() && !container->record);
   out.close(body);

@@ -137,6 +137,39 @@ void encode_socket(ProtobufWriter& out, const tg_header& record) {
   out.varint(Field::NETWORK_NAMESPACE, socket.network_namespace);
 }
 
+struct Arguments {
+  std::string_view text;  // strings each ended by NUL
+  bool truncated;
+};
+
+Arguments cut_arguments(const ImageSource& source, size_t max) {
+  const bool truncated = source.arguments_truncated || source.arguments.size() > max;
+  std::string_view text = source.arguments.substr(0, max);
+  if (truncated) {
+    // The NUL the kernel's side puts behind a cut string would hide that its last character is not whole.
+    if (text.ends_with('\0')) text.remove_suffix(1);
+    text = whole_characters(text);
+  }
+  return {text, truncated};
+}
+
+// True: some had to be changed to be UTF-8.
+bool put_arguments(ProtobufWriter& out, uint32_t field, std::string_view arguments) {
+  bool changed = false;
+  for (std::string_view rest = arguments; !rest.empty();) {
+    const size_t end = rest.find('\0');
+    const std::string_view argument = rest.substr(0, end);
+    if (is_utf8(argument)) {
+      out.bytes_always(field, argument);
+    } else {
+      out.bytes_always(field, to_utf8(argument));
+      changed = true;
+    }
+    rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
+  }
+  return changed;
+}
+
 struct Encoder {
   Kind kind = Kind::UNSPECIFIED;
   void (*detail)(ProtobufWriter& out, const tg_header& record) = nullptr;
@@ -204,29 +237,30 @@ void encode_loss(ProtobufWriter& out, const Loss& loss, uint64_t sequence) {
 
 void encode_image(ProtobufWriter& out, const ImageSource& source, size_t arguments_max) {
   put_text(out, field::Process::BINARY, source.binary);
-  const bool truncated = source.arguments_truncated || source.arguments.size() > arguments_max;
-  std::string_view arguments = source.arguments.substr(0, arguments_max);
-  if (truncated) {
-    // The NUL the kernel's side puts behind a cut string would hide that its last character is not whole.
-    if (arguments.ends_with('\0')) arguments.remove_suffix(1);
-    arguments = whole_characters(arguments);
-  }
-  bool changed = false;
-  for (std::string_view rest = arguments; !rest.empty();) {
+  const Arguments arguments = cut_arguments(source, arguments_max);
+  const bool changed = put_arguments(out, field::Process::ARGUMENTS, arguments.text);
+  out.varint(field::Process::ARGUMENTS_TRUNCATED, arguments.truncated);
+  if (changed) out.bytes(field::Process::RAW_ARGUMENTS, arguments.text);
+  put_text(out, field::Process::CWD, source.cwd);
+  out.varint(field::Process::KERNEL_THREAD, source.kernel_thread);
+}
+
+void encode_entry(ProtobufWriter& out, const ImageSource& source, std::string_view raw_path, bool has_terminal) {
+  ImageSource given = source;
+  // The kernel starts a script's interpreter with: its name, at most one argument for it, the script, and what the caller gave after argv[0].
+  std::string_view rest = source.arguments;
+  for (size_t index = 0; index <= 2 && !raw_path.empty() && !rest.empty(); index++) {
     const size_t end = rest.find('\0');
-    const std::string_view argument = rest.substr(0, end);
-    if (is_utf8(argument)) {
-      out.bytes_always(field::Process::ARGUMENTS, argument);
-    } else {
-      out.bytes_always(field::Process::ARGUMENTS, to_utf8(argument));
-      changed = true;
+    if (index > 0 && rest.substr(0, end) == raw_path) {
+      given.arguments = rest;
+      break;
     }
     rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
   }
-  out.varint(field::Process::ARGUMENTS_TRUNCATED, truncated);
-  if (changed) out.bytes(field::Process::RAW_ARGUMENTS, arguments);
-  put_text(out, field::Process::CWD, source.cwd);
-  out.varint(field::Process::KERNEL_THREAD, source.kernel_thread);
+  const Arguments arguments = cut_arguments(given, BRIEF_ARGUMENTS_MAX);
+  put_arguments(out, field::Process::ENTRY_ARGUMENTS, arguments.text);
+  out.varint(field::Process::ENTRY_ARGUMENTS_TRUNCATED, arguments.truncated);
+  out.varint(field::Process::ENTRY_TERMINAL, has_terminal);
 }
 
 std::string exec_id(std::string_view node, const ProcessKey& key) {

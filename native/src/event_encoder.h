@@ -39,6 +39,9 @@ struct ImageSource {
 constexpr size_t BRIEF_ARGUMENTS_MAX = 256;
 void encode_image(ProtobufWriter& out, const ImageSource& source, size_t arguments_max);
 
+// The fields entry_arguments, entry_arguments_truncated and entry_terminal of Process, for a program that entered a container. raw_path: the path its caller gave.
+void encode_entry(ProtobufWriter& out, const ImageSource& source, std::string_view raw_path, bool has_terminal);
+
 // base64("<node>:<start_ktime_ns + exec_generation>:<pid>")
 std::string exec_id(std::string_view node, const ProcessKey& key);
 

@@ -110,6 +110,7 @@ void ProcessTable::free_process(Process& process) {
     next->used = false;
     next->serial++;
     next->image.reset();
+    next->entry.reset();
     free_.push_back(next->slot);
     next = parent != nullptr && --parent->children == 0 && parent->expired ? parent : nullptr;
   }

@@ -22,6 +22,13 @@ struct Image {
   std::string brief;
 };
 
+// With what a lineage entered a container: the encoded fields entry_arguments, entry_arguments_truncated and entry_terminal of Process.
+struct Entry {
+  std::string fields;
+  // It runs in this mount namespace, which is that of the process it came from: a runtime on its way in, whose next image is what it was asked for. 0: none.
+  uint32_t outside_namespace = 0;
+};
+
 // Names an entry; stale once the entry was freed, which get() notices.
 struct ProcessRef {
   static constexpr uint32_t NONE = UINT32_MAX;
@@ -34,11 +41,13 @@ struct Process {
   ProcessRef parent;  // who forked it
   ProcessKey kernel_parent{};  // the parent that the kernel names, where that is another process; else all 0
   std::shared_ptr<const Image> image;
+  std::shared_ptr<const Entry> entry;  // of one that entered
   uint64_t cgroup_id = 0;
   uint64_t batch_stamp = 0;  // the batch whose table holds it, as batch_id
   uint64_t round = 0;  // last synchronisation that saw it
   uint32_t batch_id = 0;
   uint32_t uid = 0;
+  uint32_t mount_namespace = 0;  // of its image; 0: not known
   uint32_t slot = 0;
   uint32_t serial = 1;
   uint32_t children = 0;

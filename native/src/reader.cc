@@ -300,6 +300,8 @@ void Reader::handle_fork(const tg_fork& fork) {
       const bool together = cgroups_.container(child->cgroup_id) == cgroups_.container(forker->cgroup_id);
       child->inside = together && forker->inside;
       child->entered = together && forker->entered;
+      child->entry = child->entered ? forker->entry : nullptr;
+      child->mount_namespace = forker->mount_namespace;
     }
   }
   set_lineage(*child, forker_ref, kernel_parent);
@@ -331,6 +333,12 @@ void Reader::handle_exec(const tg_exec& exec) {
   cgroups_.look_again(process->cgroup_id);
   learn_runtime(*process, strings.cwd, strings.arguments);
   place_in_container(*process, processes_.get(previous_ref));
+  process->mount_namespace = exec.namespaces.mnt;
+  if (process->entered) {
+    scratch_.clear();
+    encode_entry(scratch_, source, strings.raw_path, exec.tty[0] != '\0');
+    note_entry(*process, scratch_.view());
+  }
 
   if (header.flags & TG_FLAG_HIDDEN) return;
   if (strings.arguments.size() <= BRIEF_ARGUMENTS_MAX) {
@@ -544,6 +552,7 @@ void Reader::synchronise() {
     ProcessRef process;
     ProcessKey parent;
     bool is_new;
+    std::string entry_fields;
   };
   std::vector<Found> all;
   const bool complete = loader_.each_task([&](const tg_exec& task) {
@@ -554,8 +563,10 @@ void Reader::synchronise() {
     const bool is_new = process == nullptr || process->origin == Origin::UNKNOWN;
     if (process == nullptr) process = &processes_.insert(header.process, now_ns_);
     process->round = round_;
+    ProtobufWriter entry;
     if (is_new) {
       process->origin = Origin::RUNNING;
+      process->mount_namespace = task.namespaces.mnt;
       process->uid = header.uid;
       process->cgroup_id = header.cgroup_id;
       const bool kernel_thread = task.flags & TG_EXEC_KERNEL_THREAD;
@@ -563,11 +574,13 @@ void Reader::synchronise() {
           kernel_thread ? std::nullopt : read_process(options_.proc_root, header.process.pid, header.process.start_ktime_ns);
       const bool cut = found && found->arguments_truncated;
       const std::string name = "[" + std::string(task.comm, strnlen(task.comm, sizeof(task.comm))) + "]";
-      process->image = make_image({kernel_thread ? std::string_view(name) : strings.binary, found ? std::string_view(found->cwd) : "",
-                                   found ? std::string_view(found->arguments) : "", cut, kernel_thread});
+      const ImageSource source{kernel_thread ? std::string_view(name) : strings.binary, found ? std::string_view(found->cwd) : "",
+                               found ? std::string_view(found->arguments) : "", cut, kernel_thread};
+      process->image = make_image(source);
+      encode_entry(entry, source, "", task.tty[0] != '\0');
       if (found) learn_runtime(*process, found->cwd, found->arguments);
     }
-    all.push_back({ProcessTable::ref(*process), task.parent, is_new});
+    all.push_back({ProcessTable::ref(*process), task.parent, is_new, std::string(entry.view())});
   });
   if (!complete) return;
   // The oldest first: a container's first process then comes before those that entered it.
@@ -588,6 +601,7 @@ void Reader::synchronise() {
     set_lineage(*process, processes_.get(forker_ref) == nullptr ? parent_ref : forker_ref, each.parent);
     cgroups_.look_again(process->cgroup_id);
     place_in_container(*process, nullptr);
+    note_entry(*process, each.entry_fields);
   }
   processes_.end_unseen(round_, began_ns, now_ns_);
   loader_.claim_sockets();  // after the processes: by then the filters in force have been asked about each
@@ -607,6 +621,7 @@ void Reader::follow_cgroup(Process& process, uint64_t cgroup_id) {
 void Reader::place_in_container(Process& process, const Process* previous) {
   const std::shared_ptr<Container> container = cgroups_.container(process.cgroup_id);
   process.inside = process.entered = false;
+  process.entry = nullptr;
   // A pod's cgroup outside its containers has nothing to enter: monitors of the runtime run there.
   if (container == nullptr || container->container_id.empty()) return;
   const Process* const parent = known_ancestor(process);
@@ -614,10 +629,20 @@ void Reader::place_in_container(Process& process, const Process* previous) {
   for (const Process* relative : {previous, parent}) {
     if (relative == nullptr || !relative->inside || cgroups_.container(relative->cgroup_id) != container) continue;
     process.entered = relative->entered;
+    process.entry = relative->entry;
     return;
   }
   if (!container->first_process) container->first_process = process.key;
   process.entered = !same_process(*container->first_process, process.key);
+}
+
+// Keeps with what a process entered its container: entry_fields, of the image it has just loaded, unless it had entered before. A runtime may load itself
+// once more when it is in the cgroup and not yet in the container's namespaces: that is not what it was asked to run.
+void Reader::note_entry(Process& process, std::string_view entry_fields) {
+  if (!process.entered || (process.entry && process.entry->outside_namespace == 0)) return;
+  const Process* const parent = processes_.get(process.parent);
+  const uint32_t outside = process.entry ? process.entry->outside_namespace : parent != nullptr ? parent->mount_namespace : 0;
+  process.entry = std::make_shared<const Entry>(Entry{std::string(entry_fields), process.mount_namespace == outside ? outside : 0});
 }
 
 // From the monitors of containers the folders are learned in which their runtime keeps its records. Only root's are believed, and none in a container.

@@ -110,6 +110,7 @@ class Reader {
   void synchronise();
   void follow_cgroup(Process& process, uint64_t cgroup_id);
   void place_in_container(Process& process, const Process* previous);
+  void note_entry(Process& process, std::string_view entry_fields);
   void learn_runtime(const Process& process, std::string_view cwd, std::string_view arguments);
   std::shared_ptr<const Image> make_image(const ImageSource& source);
   void publish_counters();

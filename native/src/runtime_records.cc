@@ -18,6 +18,7 @@ namespace tidegate {
 namespace {
 
 constexpr size_t VALUE_MAX_BYTES = 1024;  // a longer name or image is no name or image
+constexpr size_t COMMAND_MAX_BYTES = 512;  // of a health check: 256 are compared with what entered
 constexpr std::string_view DOCKER_NAMESPACE = "moby";  // Docker's, in containerd
 constexpr std::string_view DOCKER_ROOT = "/var/lib/docker";
 // containerd alone, and as part of Docker, of k3s and RKE2, of k0s, and of MicroK8s. Others are learned.
@@ -45,6 +46,20 @@ void set_text(std::string& target, const std::string& value) {
 uint32_t to_pid(std::string_view text) {
   uint32_t pid = 0;
   return std::from_chars(text.data(), text.data() + text.size(), pid).ec == std::errc() ? pid : 0;
+}
+
+// Docker's Config.Healthcheck.Test, and Config.Shell: what it runs.
+std::vector<std::string> health_check_of(const std::vector<std::string>& test, std::vector<std::string> shell) {
+  std::vector<std::string> command;
+  if (test.empty() || (test[0] != "CMD" && test[0] != "CMD-SHELL")) return command;
+  if (test[0] == "CMD-SHELL") command = shell.empty() ? std::vector<std::string>{"/bin/sh", "-c"} : std::move(shell);
+  command.insert(command.end(), test.begin() + 1, test.end());
+  size_t left = COMMAND_MAX_BYTES;
+  for (std::string& word : command) {
+    word = std::string(whole_characters(std::string_view(to_utf8(word)).substr(0, left)));
+    left -= word.size();
+  }
+  return command;
 }
 
 struct Annotation {
@@ -190,16 +205,20 @@ bool RuntimeRecords::in_docker(const std::string& data_root, const std::string& 
   ContainerRecord found = record;
   found.runtime = "docker";
   std::string kubernetes_name;
+  std::vector<std::string> test, shell;
   const auto read_config = [&](const JsonPath& path, const std::string& value) {
     if (path.size() == 1 && path[0] == "Name") set_text(found.name, value.starts_with('/') ? value.substr(1) : value);
     if (path.size() == 2 && path[0] == "Config" && path[1] == "Image") set_text(found.image, value);
     if (path.size() == 2 && path[0] == "State" && path[1] == "Pid" && found.init_pid == 0) found.init_pid = to_pid(value);
+    if (path.size() == 3 && path[0] == "Config" && path[1] == "Shell") shell.push_back(value);
+    if (path.size() == 4 && path[0] == "Config" && path[1] == "Healthcheck" && path[2] == "Test") test.push_back(value);
     if (path.size() != 3 || path[0] != "Config" || path[1] != "Labels") return;
     if (path[2] == "io.kubernetes.container.name") set_text(kubernetes_name, value);
     if (path[2] == "io.kubernetes.docker.type") found.sandbox = value == "podsandbox";
   };
   if (!visit_json_values(*text, read_config)) return false;
   if (!kubernetes_name.empty()) found.name = kubernetes_name;
+  found.health_check = health_check_of(test, std::move(shell));
   record = std::move(found);
   return true;
 }

@@ -16,6 +16,7 @@ struct ContainerRecord {
   std::string image;  // as the runtime was asked for it
   std::string runtime;
   std::string pod_uid;  // empty: not said
+  std::vector<std::string> health_check;  // the runtime's own command in it; empty: none, or not said
   bool sandbox = false;
   std::string cgroup;  // as the runtime was asked for it, see is_cgroup_asked_for; empty: not said
   uint32_t init_pid = 0;  // of the container's first process, as the node counts; 0: not said, or not yet

@@ -113,6 +113,39 @@ describe('containers of runc', { skip }, () => {
     for (const marker of [entered, childOfEntered]) assert.deepEqual(told(await seen(marker)), { id, entered: true });
   });
 
+  test('what entered says with which program it came in, and so does all that it starts', async () => {
+    const { id } = start(['sh', '-c', 'sleep 600; :']);
+    const [entry, child, script, inScript] = Array.from({ length: 4 }, () => randomUUID()) as [string, string, string, string];
+    writeFileSync(join(folder, 'root/bin/probe'), '#!/bin/sh -e\n/bin/true $1; :\n', { mode: 0o755 });
+    const withExec = ['sh', '-c', 'sh -c "exec /bin/true $0"; exec sh -c "/bin/true $0; :"', child];
+    // What runc starts it with is not what it came in with, whichever way its own program goes.
+    for (let round = 0; round < 5; round++) runc('exec', id, 'true', `${entry}-${round}`);
+    runc('exec', id, ...withExec);
+    runc('exec', id, 'probe', inScript, script);
+    const entryOf = ({ process }: SeenEvent) => [
+      process?.entryArguments,
+      process?.entryArgumentsTruncated ?? false,
+      process?.entryTerminal ?? false,
+    ];
+    for (let round = 0; round < 5; round++)
+      assert.deepEqual(entryOf(await seen(`${entry}-${round}`)), [['true', `${entry}-${round}`], false, false]);
+    const ofChild = () =>
+      sensor.events.filter(({ event, process }) => event.exec && process?.arguments?.[0] === '/bin/true' && process.arguments[1] === child);
+    await sensor.until('both', () => ofChild().length === 2);
+    for (const each of ofChild()) assert.deepEqual(entryOf(each), [withExec, false, false]);
+    // A script is known as its caller gave it, not as the kernel calls its interpreter.
+    const isInScript = ({ event, process }: SeenEvent) =>
+      event.exec && process?.arguments?.[0] === '/bin/true' && process.arguments[1] === inScript;
+    await sensor.until('the script', () => sensor.events.some(isInScript));
+    assert.deepEqual(entryOf(sensor.events.find(isInScript)!), [['/bin/probe', inScript, script], false, false]);
+    const long = 'x'.repeat(400);
+    runc('exec', id, 'sh', '-c', ':', long);
+    const isLong = ({ event, process }: SeenEvent) => event.exec && process?.arguments?.[0] === 'sh' && process.arguments[3] === long;
+    await sensor.until('the long one', () => sensor.events.some(isLong));
+    const [cut, isCut] = entryOf(sensor.events.find(isLong)!) as [string[], boolean];
+    assert.ok(isCut && long.startsWith(cut[3]!) && cut.join(' ').length <= 256);
+  });
+
   test('every program in the container has it, and runc on the host has none', async () => {
     const marker = randomUUID();
     const { id } = start(['sh', '-c', '/bin/true; sleep 600; :', marker]);
@@ -130,10 +163,12 @@ describe('containers of runc', { skip }, () => {
   test('a container that people name themselves', async context => {
     const marker = randomUUID();
     const id = `web.${marker}`;
-    const bundle = writeBundle(id, ['true', marker]);
+    // runc removes its record with the container: it stays until it was seen.
+    const bundle = writeBundle(id, ['sh', '-c', 'read line; :', marker]);
     context.after(() => spawnSync('runc', ['delete', '--force', id], { stdio: 'ignore' }));
-    assert.equal(spawnSync('runc', ['run', '--bundle', bundle, id], { stdio: 'ignore' }).status, 0);
-    const { process, container } = await seen(marker);
+    const run = spawn('runc', ['run', '--bundle', bundle, id], { stdio: ['pipe', 'ignore', 'ignore'] });
+    running.push(run);
+    const { process, container } = await seen(marker).finally(() => run.stdin.end());
     assert.deepEqual(
       [container?.containerId, container?.runtime, container?.name, container?.cgroupPath, container?.unconfirmed ?? false],
       [id, 'runc', id, `/${id}`, false],

@@ -160,6 +160,29 @@ describe("the container runtime's files", { skip: skipReason() }, () => {
     });
   }
 
+  test('Docker: the command of its health check, as it is run', async () => {
+    const long = 'ä'.repeat(400);
+    const checks: [config: object, command: string[]][] = [
+      [
+        { Healthcheck: { Test: ['CMD-SHELL', 'curl -f localhost || exit 1'], Interval: 5 } },
+        ['/bin/sh', '-c', 'curl -f localhost || exit 1'],
+      ],
+      [{ Healthcheck: { Test: ['CMD-SHELL', 'check'] }, Shell: ['/bin/bash', '-ec'] }, ['/bin/bash', '-ec', 'check']],
+      [{ Shell: ['/bin/bash', '-ec'], Healthcheck: { Test: ['CMD', 'redis-cli', '', 'ping'] } }, ['redis-cli', '', 'ping']],
+      [{ Healthcheck: { Test: ['CMD', 'x', long, 'yes', 'no'] } }, ['x', 'ä'.repeat(255), 'y', '']],
+      [{ Healthcheck: { Test: ['NONE'] } }, []],
+      [{ Healthcheck: { Test: [] } }, []],
+      [{ Healthcheck: null }, []],
+    ];
+    for (const [config, command] of checks) {
+      const id = newId();
+      writeFileSync(hostFile(`/var/lib/docker/containers/${id}/config.v2.json`), JSON.stringify({ Config: config, Name: '/cache' }));
+      const container = await containerOf(cgroups.make(`system.slice/docker-${id}.scope`));
+      assert.equal(container?.name, 'cache');
+      assert.deepEqual(container.healthCheck ?? [], command);
+    }
+  });
+
   test('podman: names stand in the index of its storage', async () => {
     const ids = [newId(), newId(), newId()];
     const entries = ids.map((id, index) => ({

@@ -339,6 +339,8 @@ test('events: filters leave out what has a ! before it, and a limit ends it', as
   assert.deepEqual(await numbers('--no-follow', '--kind', '!exec', '--limit', '5'), range(1492, 5, 2));
   assert.deepEqual(await numbers('--no-follow', '--binary', '!/usr/bin/*'), []);
   assert.deepEqual(await numbers('--no-follow', '--pid', '!1150', '--container', '!web', '--limit', '3'), range(1488, 3));
+  assert.deepEqual(await numbers('--no-follow', '--entered', 'exec,debug'), []);
+  assert.deepEqual(await numbers('--no-follow', '--entered', '!probe', '--limit', '3'), range(1498, 3));
   assert.deepEqual(await numbers('--since', '1h', '--kind', '!exit', '--limit', '15'), range(1, 15, 2), 'the first when following');
   const { code, stderr } = await runCommand([
     'events',
@@ -350,11 +352,14 @@ test('events: filters leave out what has a ! before it, and a limit ends it', as
     '!0',
     '--container',
     'web,!',
+    '--entered',
+    'exec,yes',
     '--limit',
     '0',
   ]);
   assert.equal(code, 2);
-  for (const field of ['--kind', '--pid', '--container', '--limit']) assert.match(stderr, new RegExp(`${field}: expected .*, got `));
+  for (const field of ['--kind', '--pid', '--container', '--entered', '--limit'])
+    assert.match(stderr, new RegExp(`${field}: expected .*, got `));
 });
 
 test('events: a reader that goes away ends it quietly', async () => {

@@ -62,6 +62,8 @@ test('one line for each kind of event', () => {
   const of = (kind: string, detail: object, more: Partial<EventJson> = {}) =>
     line(exec(['/usr/bin/curl'], { kind, [kind]: detail, ...more }));
   assert.equal(line(exec(['/usr/bin/ls', '-la', 'a b'])), "exec    _host/node  bash(231) → /usr/bin/ls -la 'a b'   (pid 232, uid 0)");
+  const entered = { ...exec(['/bin/id', '(by exec)']).process!, entered: 'probe' as const };
+  assert.match(line(exec([], { process: entered })), / → \/bin\/id '\(by exec\)' \(by probe\) {3}\(pid 232, uid 0\)$/);
   const named = (binary: string, args: string[]) =>
     line(exec(args, { process: { ...exec([binary]).process!, arguments: args } })).replace(/.* → (.*?) {3}.*/, '$1');
   assert.equal(named('/bin/busybox', ['sleep', '5']), '/bin/busybox (as sleep) 5');

@@ -26,7 +26,7 @@ const NEWER: readonly (readonly [string, string])[] = [
   ['KIND_LOSS = 15;', 'KIND_LOSS = 15; KIND_DNS = 16; KIND_LAST = 1023;'],
   ['Loss loss = 25;', 'Loss loss = 25; Dns dns = 26; Dns last = 1033;'],
   ['uint32 tid = 5;', 'uint32 tid = 5; uint32 file = 6; string note = 2000;'],
-  ['uint32 kernel_parent_pid = 17;', 'uint32 kernel_parent_pid = 17; uint32 file = 18; repeated uint64 newer = 1000;'],
+  ['bool entry_terminal = 20;', 'bool entry_terminal = 20; uint32 file = 21; repeated uint64 newer = 1000;'],
   [
     'message Exec {',
     'message Table { uint32 id = 1; bytes value = 2; }\nmessage Dns { string name = 1; }\nmessage Exec { string newer = 900;',

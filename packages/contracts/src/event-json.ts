@@ -2,6 +2,7 @@
  * Events as people and SIEMs read them: every event whole by itself, with its process, parent, ancestors up to init, container and pod, field names as in the schema
  * (snake_case). Used by the API and the command line, so that both say the same.
  */
+import { enteredBy, type Entered } from './entered.ts';
 import { HOST_NAMESPACE } from './subjects.ts';
 import { kindName } from './kinds.ts';
 import type { Exact64 } from './protobuf-numbers.ts';
@@ -34,7 +35,10 @@ export interface ProcessJson {
   kernel_thread?: true;
   /** Outside of what the reader may see: nothing but its exec_id is told. */
   redacted?: true;
-  entered?: true;
+  /** How it, or the one it descends from, came into its container from outside; absent: it grew up there. */
+  entered?: Entered;
+  /** Of one that entered: argv of the program with which it came in, cut to 256 bytes. */
+  entry_arguments?: string[];
   parent_exec_id?: string;
   /** The parent that the kernel names, where that is not the one that forked this process. */
   kernel_parent_exec_id?: string;
@@ -169,7 +173,7 @@ export function createEventReader(
     const id = process.id ?? 0;
     let json = shared.get(id);
     if (!json) {
-      json = processParts(process, processes, wallUs);
+      json = processParts(process, { processes, containers, pods, wallUs });
       const container = containers.get(process.container ?? 0);
       const pod = pods.get(container?.podUid ?? '');
       if (container) json.container = containerJson(container, pod);
@@ -261,11 +265,20 @@ interface SharedJson {
   pod?: PodJson;
 }
 
-function processParts(process: ShownProcess, processes: ReadonlyMap<number, ShownProcess>, wallUs: WallClock): SharedJson {
-  const json: SharedJson = { process: processJson(process, processes, wallUs) };
+/** A batch's tables by their ids. */
+interface Tables {
+  processes: ReadonlyMap<number, ShownProcess>;
+  containers: ReadonlyMap<number, Container>;
+  pods: ReadonlyMap<string, Pod>;
+  wallUs: WallClock;
+}
+
+function processParts(process: ShownProcess, tables: Tables): SharedJson {
+  const { processes } = tables;
+  const json: SharedJson = { process: processJson(process, tables) };
   const parent = processes.get(process.parent ?? 0);
   if (!parent) return json;
-  json.parent = processJson(parent, processes, wallUs);
+  json.parent = processJson(parent, tables);
   const ancestors: AncestorJson[] = [];
   let ancestor = processes.get(parent.parent ?? 0);
   while (ancestor && ancestors.length < MAX_ANCESTORS) {
@@ -289,8 +302,10 @@ function redacted({ id = 0, parent = 0, execId = '' }: Process): ShownProcess {
   return { id, parent, execId, redacted: true };
 }
 
-function processJson(process: ShownProcess, processes: ReadonlyMap<number, ShownProcess>, wallUs: WallClock): ProcessJson {
+function processJson(process: ShownProcess, { processes, containers, pods, wallUs }: Tables): ProcessJson {
   const parent = processes.get(process.parent ?? 0);
+  const container = containers.get(process.container ?? 0);
+  const entered = enteredBy(process, container, pods.get(container?.podUid ?? ''));
   return {
     exec_id: process.execId ?? '',
     pid: process.pid ?? 0,
@@ -306,7 +321,8 @@ function processJson(process: ShownProcess, processes: ReadonlyMap<number, Shown
     origin: ((ProcessOrigin as Record<number, string>)[process.origin ?? 0] ?? 'UNKNOWN').replace('PROCESS_ORIGIN_', '').toLowerCase(),
     ...(process.kernelThread ? { kernel_thread: true } : {}),
     ...(process.redacted ? { redacted: true } : {}),
-    ...(process.entered ? { entered: true } : {}),
+    ...(entered ? { entered } : {}),
+    ...(process.entryArguments && process.entryArguments.length > 0 ? { entry_arguments: process.entryArguments } : {}),
     ...(parent?.execId ? { parent_exec_id: parent.execId } : {}),
     ...(process.kernelParentExecId
       ? { kernel_parent_exec_id: process.kernelParentExecId, kernel_parent_pid: process.kernelParentPid ?? 0 }

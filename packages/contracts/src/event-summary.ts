@@ -48,12 +48,12 @@ const ERRORS: Readonly<Record<number, string>> = {
   125: 'ECANCELED',
 };
 
-/** Of an exec its command, of other events what happened, without the process. */
+/** Of an exec its command, and how it came into its container from outside, of other events what happened, without the process. */
 export function eventSummary(event: EventJson): TextPart[] {
   const detail = eventDetail(event);
   switch (event.kind) {
     case 'exec':
-      return [event.process ? { text: processCommand(event.process), tone: 'strong' } : { text: '?' }];
+      return event.process ? execSummary(event.process) : [{ text: '?' }];
     case 'exit':
       return exitSummary(detail);
     case 'connect': {
@@ -82,6 +82,11 @@ export function eventSummary(event: EventJson): TextPart[] {
     default:
       return [{ text: printableJson(detail) }];
   }
+}
+
+function execSummary(process: ProcessJson): TextPart[] {
+  const command: TextPart = { text: processCommand(process), tone: 'strong' };
+  return process.entered === undefined ? [command] : [command, { text: ` (by ${printable(process.entered)})`, tone: 'faint' }];
 }
 
 /** How a process ended: `code 1 after 3.2 ms`. */

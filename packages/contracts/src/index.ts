@@ -3,6 +3,7 @@ export * as shapes from './json-shape.ts';
 export * from './batch-walk.ts';
 export * from './bucket-values.ts';
 export * from './cluster-name.ts';
+export * from './entered.ts';
 export * from './event-headers.ts';
 export * from './event-json.ts';
 export * from './event-summary.ts';

@@ -39,6 +39,9 @@ export const LossReason = v1.LossReason;
 export type LossReason = tidegate.v1.LossReason;
 export const ProcessOrigin = v1.ProcessOrigin;
 export type ProcessOrigin = tidegate.v1.ProcessOrigin;
+export type ContainerCommand = tidegate.v1.ContainerCommand.$Properties;
+export const ContainerCommandType = v1.ContainerCommandType;
+export type ContainerCommandType = tidegate.v1.ContainerCommandType;
 export const ContainerType = v1.ContainerType;
 export type ContainerType = tidegate.v1.ContainerType;
 

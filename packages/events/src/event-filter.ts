@@ -1,5 +1,15 @@
 /** Which events a request asks for: as subject filters for the server, and as a test of decoded events. */
-import { containerName, eventFilter, kindName, type Container, type Event, type Pod, type Process } from '@tidegate/contracts';
+import {
+  containerName,
+  enteredBy,
+  eventFilter,
+  kindName,
+  type Container,
+  type Entered,
+  type Event,
+  type Pod,
+  type Process,
+} from '@tidegate/contracts';
 import type { EventMessage } from './event-message.ts';
 
 /** What is wanted of one property of events. */
@@ -21,6 +31,8 @@ export interface EventFilter {
   pod?: Selection<string>;
   /** By name or id; of an id the first 12 digits or more. */
   container?: Selection<string>;
+  /** How the process came into its container from outside. */
+  entered?: Selection<Entered>;
   node?: Selection<string>;
   /** Whole paths, or their beginnings with `*` at the end. */
   binary?: Selection<string>;
@@ -113,13 +125,14 @@ export function matchesSubject({ kind, namespace, workload }: EventFilter, place
 type ProcessTest = (process?: Process, container?: Container, pod?: Pod) => boolean;
 
 /** What the filters ask of an event's process, container and pod; undefined: nothing. */
-function processTest({ pod, container, binary, pid, exec_id: execId, label }: EventFilter): ProcessTest | undefined {
-  if (!pod && !container && !binary && !pid && !execId && !label) return undefined;
+function processTest({ pod, container, entered, binary, pid, exec_id: execId, label }: EventFilter): ProcessTest | undefined {
+  if (!pod && !container && !entered && !binary && !pid && !execId && !label) return undefined;
   const labels = label && { only: label.only.map(parseLabel), except: label.except.map(parseLabel) };
   return (process, itsContainer, itsPod) =>
     selects(pod, wanted => wanted === itsPod?.name || wanted === itsPod?.uid) &&
     (!labels || (labels.only.every(wanted => hasLabel(itsPod, wanted)) && !labels.except.some(wanted => hasLabel(itsPod, wanted)))) &&
     selects(container, wanted => isContainer(itsContainer, itsPod, wanted)) &&
+    (!entered || is(entered, process && enteredBy(process, itsContainer, itsPod))) &&
     is(pid, process?.pid ?? undefined) &&
     is(execId, process?.execId ?? undefined) &&
     selects(binary, pattern => matchesBinary(process?.binary, pattern));

@@ -7,7 +7,18 @@ import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { BUCKETS, STREAMS, decodeBatch, kindNumber, type Container, type Event, type Pod, type Process } from '@tidegate/contracts';
+import {
+  BUCKETS,
+  STREAMS,
+  decodeBatch,
+  enteredBy,
+  kindNumber,
+  type Container,
+  type Entered,
+  type Event,
+  type Pod,
+  type Process,
+} from '@tidegate/contracts';
 import { connectNats, createStreamReaders, ensureBuckets, ensureStreams } from '@tidegate/runtime';
 import { createHost, endChild, testLogger, type Host } from '../src/host.ts';
 import { BUSYBOX_IMAGE, prepareCluster, startCluster, type Cluster } from '../src/kubernetes/cluster.ts';
@@ -65,7 +76,9 @@ const OBJECTS = [
       podSpec(
         [
           container('app', 'mark-app', undefined, {
-            readinessProbe: { exec: { command: ['/bin/true', 'mark-probe'] }, periodSeconds: 1 },
+            env: [{ name: 'MARK', value: 'mark-probe' }],
+            readinessProbe: { exec: { command: ['sh', '-c', 'sh -c "exec /bin/true $(MARK)"; :'] }, periodSeconds: 1 },
+            lifecycle: { postStart: { exec: { command: ['/bin/true', 'mark-hook'] } } },
           }),
         ],
         {
@@ -96,23 +109,24 @@ const OBJECTS = [
 ];
 
 /** What is executed with a mark, and whose it must be. */
-const EXPECTED: [mark: string, container: string, pod: RegExp, workload: string, workloadKind: string, entered: boolean][] = [
-  ['mark-app', 'app', /^web-/, 'web', 'Deployment', false],
-  ['mark-init', 'prepare', /^web-/, 'web', 'Deployment', false],
-  ['mark-sidecar', 'proxy', /^web-/, 'web', 'Deployment', false],
-  ['mark-probe', 'app', /^web-/, 'web', 'Deployment', true],
-  ['mark-exec', 'app', /^web-/, 'web', 'Deployment', true],
-  ['mark-ephemeral', 'debugger', /^web-/, 'web', 'Deployment', false],
-  ['mark-job', 'task', /^import-/, 'import', 'Job', false],
-  ['mark-cron-job', 'task', /^report-now-/, 'report', 'CronJob', false],
-  ['mark-shared-1', 'first', /^shared$/, 'shared', 'Pod', false],
-  ['mark-shared-2', 'second', /^shared$/, 'shared', 'Pod', false],
-  ['mark-host-pid', 'main', /^host-pid$/, 'host-pid', 'Pod', false],
-  ['mark-host-network', 'main', /^host-network$/, 'host-network', 'Pod', false],
-  ['mark-crash', 'main', /^crash$/, 'crash', 'Pod', false],
-  ['mark-stateful', 'db', /^store-0$/, 'store', 'StatefulSet', false],
-  ['mark-daemon', 'agent', /^agent-/, 'agent', 'DaemonSet', false],
-  ['mark-static', 'main', new RegExp(`^static-${NODE}$`), 'static', 'Pod', false],
+const EXPECTED: [mark: string, container: string, pod: RegExp, workload: string, workloadKind: string, entered: Entered | undefined][] = [
+  ['mark-app', 'app', /^web-/, 'web', 'Deployment', undefined],
+  ['mark-init', 'prepare', /^web-/, 'web', 'Deployment', undefined],
+  ['mark-sidecar', 'proxy', /^web-/, 'web', 'Deployment', undefined],
+  ['mark-probe', 'app', /^web-/, 'web', 'Deployment', 'probe'],
+  ['mark-hook', 'app', /^web-/, 'web', 'Deployment', 'hook'],
+  ['mark-exec', 'app', /^web-/, 'web', 'Deployment', 'exec'],
+  ['mark-ephemeral', 'debugger', /^web-/, 'web', 'Deployment', 'debug'],
+  ['mark-job', 'task', /^import-/, 'import', 'Job', undefined],
+  ['mark-cron-job', 'task', /^report-now-/, 'report', 'CronJob', undefined],
+  ['mark-shared-1', 'first', /^shared$/, 'shared', 'Pod', undefined],
+  ['mark-shared-2', 'second', /^shared$/, 'shared', 'Pod', undefined],
+  ['mark-host-pid', 'main', /^host-pid$/, 'host-pid', 'Pod', undefined],
+  ['mark-host-network', 'main', /^host-network$/, 'host-network', 'Pod', undefined],
+  ['mark-crash', 'main', /^crash$/, 'crash', 'Pod', undefined],
+  ['mark-stateful', 'db', /^store-0$/, 'store', 'StatefulSet', undefined],
+  ['mark-daemon', 'agent', /^agent-/, 'agent', 'DaemonSet', undefined],
+  ['mark-static', 'main', new RegExp(`^static-${NODE}$`), 'static', 'Pod', undefined],
 ];
 
 describe('identity on a cluster', { skip: unavailable }, () => {
@@ -213,7 +227,7 @@ describe('identity on a cluster', { skip: unavailable }, () => {
       assert.equal(first!.container.runtime, 'containerd', mark);
       assert.match(first!.pod?.name ?? '', pod, mark);
       assert.deepEqual([first!.pod?.workload, first!.pod?.workloadKind, first!.pod?.namespace], [workload, workloadKind, NAMESPACE], mark);
-      assert.equal(first!.process.entered ?? false, entered, mark);
+      assert.equal(enteredBy(first!.process, first!.container, first!.pod), entered, mark);
     }
     await waitFor(() => marked('mark-crash').length >= CRASHES, { what: 'the crashing container again', timeoutMs: CLUSTER_TIMEOUT_MS });
     assert.equal(new Set(marked('mark-crash').map(({ container: { containerId } }) => containerId)).size, marked('mark-crash').length);
@@ -252,7 +266,7 @@ describe('identity on a cluster', { skip: unavailable }, () => {
       const later = () => marked(mark).find(each => seen.indexOf(each) >= before);
       const { container: agent, process: started, pod } = await waitFor(later, { what: mark, timeoutMs: CLUSTER_TIMEOUT_MS });
       assert.deepEqual([agent.name, agent.image, pod?.workload], ['agent', BUSYBOX_IMAGE, 'agent'], mark);
-      assert.equal(started.entered ?? false, entered, mark);
+      assert.equal(enteredBy(started, agent, pod), entered ? 'exec' : undefined, mark);
     }
   });
 

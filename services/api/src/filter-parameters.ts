@@ -1,8 +1,9 @@
 /** The filters of packages/events as parameters of requests. */
-import { isKindName, KIND_NAMES } from '@tidegate/contracts';
+import { Entered, isKindName, KIND_NAMES } from '@tidegate/contracts';
 import { integerOf, selection, single } from './parameters.ts';
 
 const NAME = 'a name';
+const ENTERED = Object.values(Entered);
 const MAX_PID = 4_194_304;
 
 /**
@@ -34,6 +35,15 @@ export const filterParameters = {
   container: selection(
     { description: 'Containers, by name or id; of an id the first 12 digits or more.', example: 'nginx', expected: 'a name or id' },
     text => text,
+  ),
+  entered: selection(
+    {
+      description:
+        "How the process came into its container from outside: a kubelet's probe or hook; exec, somebody's command; debug, an ephemeral container; unknown, where pod or command was not known.",
+      example: 'exec,debug',
+      expected: ENTERED.join(', '),
+    },
+    text => ENTERED.find(each => each === text),
   ),
   node: selection({ description: 'Nodes.', example: 'worker-1', expected: NAME }, text => text),
   binary: selection(

@@ -2,7 +2,7 @@
  * Schemas of answers, for OpenAPI. Answers are not checked against them when they are sent; a test holds real answers against them: nothing is in an answer that is not
  * here, and nothing is here that no answer has.
  */
-import { detailSchemas } from '@tidegate/contracts';
+import { Entered, detailSchemas } from '@tidegate/contracts';
 import { Type, type TSchema } from 'typebox';
 import { ApiErrorCatalogue } from './errors.ts';
 import { MAX_TREE_PROCESSES } from './tree-builder.ts';
@@ -39,7 +39,15 @@ export const ProcessSchema = Type.Object({
   start_time: Time('When the process (not the image) started.'),
   origin: Type.String({ description: 'exec, fork, running or unknown: how the sensor learned of it.' }),
   kernel_thread: Flag,
-  entered: Flag,
+  entered: Type.Optional(
+    Type.Enum(Object.values(Entered), {
+      description:
+        "How it, or the one it descends from, came into its container from outside: a kubelet's probe or hook, somebody's exec, debug (an ephemeral container), or unknown where the pod was not known. Absent: it grew up there.",
+    }),
+  ),
+  entry_arguments: Type.Optional(
+    Type.Array(Text, { description: 'Of one that entered: argv of the program with which it came in, cut to 256 bytes.' }),
+  ),
   parent_exec_id: Type.Optional(ExecId),
   kernel_parent_exec_id: Type.Optional(
     Type.String({ description: 'The parent that the kernel names, where that is not the process that forked this one.' }),

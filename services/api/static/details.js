@@ -43,6 +43,7 @@ function facts(event) {
       Arguments: processArguments(process),
       Directory: quoted(process.cwd),
       Started: process.start_time,
+      ...(process.entered && { Entered: `${process.entered}: ${(process.entry_arguments ?? []).map(word => quoted(word)).join(' ')}` }),
     }),
     ...(kind !== 'exec' && { Details: parts(eventSummary(event)) }),
     ...(pod && { Pod: pod.name === undefined ? `uid ${quoted(pod.uid)}` : quoted(`${pod.namespace}/${pod.name}`) }),

@@ -12,7 +12,7 @@ const MAX_WAITING = 2000;
 const RATE_INTERVAL_MS = 1000;
 const NO_EVENT = 'Waiting for events. Run a program on this machine and it shows up here.';
 const NO_MATCH = 'No event matches so far.';
-const FILTERS = ['kind', 'namespace', 'workload', 'container', 'binary', 'text'];
+const FILTERS = ['kind', 'namespace', 'workload', 'container', 'entered', 'binary', 'text'];
 
 const rows = element('rows');
 

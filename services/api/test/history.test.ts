@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { eventSubject, HOST_NAMESPACE, Kind } from '@tidegate/contracts';
+import { ContainerCommandType, eventSubject, HOST_NAMESPACE, Kind } from '@tidegate/contracts';
 import { batchOf, BOOT_TIME_MS, interleavedBatch, ktimeNow, NODE, publish, publishInterleaved } from '@tidegate/testkit/event-messages';
 import { startFixture, type Fixture } from './fixture.ts';
 
@@ -169,10 +169,29 @@ for (const version of ['new', 'debian'] as const)
   test(`every filter selects what it names, and leaves out what has a ! before it (${version} server)`, async () => {
     await using fixture = await startFixture({ version });
     const { js } = fixture;
-    const pods = [{ uid: 'pod-1', name: 'web-1', namespace: 'shop', workload: 'web', labels: { app: 'web', tier: 'front' } }];
+    const commands = [{ type: ContainerCommandType.CONTAINER_COMMAND_TYPE_LIVENESS_PROBE, arguments: ['/probe'] }];
+    const pods = [
+      {
+        uid: 'pod-1',
+        name: 'web-1',
+        namespace: 'shop',
+        workload: 'web',
+        labels: { app: 'web', tier: 'front' },
+        containers: [{ name: 'nginx', commands }],
+      },
+    ];
     const containers = [{ id: 1, containerId: CONTAINER_ID, podUid: 'pod-1', name: 'nginx' }];
     const processes = [
-      { id: 2, pid: 77, container: 1, execId: 'YTpiOmM=', binary: '/usr/sbin/nginx', arguments: ['nginx', '-g', 'Daemon OFF'] },
+      {
+        id: 2,
+        pid: 77,
+        container: 1,
+        execId: 'YTpiOmM=',
+        binary: '/usr/sbin/nginx',
+        arguments: ['nginx', '-g', 'Daemon OFF'],
+        entered: true,
+        entryArguments: ['/probe'],
+      },
     ];
     await publish(js, 'exec', batchOf('exec', [{ sequence: 1 }], { pods, containers, processes }), 'shop', 'web');
     await publish(js, 'connect', batchOf('connect', [{ sequence: 2, pid: 5, binary: '/usr/bin/curl' }]));
@@ -209,6 +228,12 @@ for (const version of ['new', 'debian'] as const)
       [`container=${CONTAINER_ID}`]: [1],
       [`container=${CONTAINER_ID.slice(0, 12)}`]: [1],
       [`container=${CONTAINER_ID.slice(0, 11)}`]: [],
+      'entered=probe': [1],
+      'entered=exec,probe': [1],
+      'entered=exec': [],
+      'entered=!probe': [2, 3],
+      'entered=!exec,!debug': [1, 2, 3],
+      'entered=probed': undefined,
       'kind=!connect': [1, 3],
       'kind=!connect,!exec': [],
       'namespace=!shop': [2, 3],

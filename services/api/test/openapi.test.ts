@@ -30,6 +30,7 @@ const FULL_PROCESS = {
   cwd: '/',
   kernelThread: true,
   entered: true,
+  entryArguments: ['sh'],
 };
 
 /** Tables and events in which nothing that the schema has is left out. */

@@ -132,6 +132,20 @@ test('filters and pause', { skip }, async () => {
   await waitFor(async () => (await page.locator('tbody tr').count()) === 27, { what: 'all events' });
   await page.locator('#state[data-state=live]').waitFor();
 
+  // What came into a container from outside says how, and can be asked for.
+  const containers = [{ id: 1, containerId: 'c0ffee'.repeat(8) }];
+  const who = { ...processOf(3, 2, 700, '/usr/bin/id', ['-u']), container: 1, entered: true, entryArguments: ['sh', '-c', 'id -u'] };
+  await happen(fixture, 'exec', { sequence: 40, exec: {} }, who, { containers });
+  await page.getByLabel('Entered').fill('exec,debug');
+  await page.getByRole('button', { name: 'Apply' }).click();
+  await waitFor(async () => (await page.locator('tbody tr').count()) === 1, { what: 'what entered' });
+  await page.locator('tbody tr', { hasText: '-u (by exec)' }).click();
+  await page.locator('#facts', { hasText: /exec: sh -c ['"]id -u['"]/ }).waitFor();
+  await page.getByLabel('Entered').fill('!exec');
+  await page.getByRole('button', { name: 'Apply' }).click();
+  await waitFor(async () => (await page.locator('tbody tr').count()) === 27, { what: 'all the others' });
+  await page.locator('#state[data-state=live]').waitFor();
+
   await page.getByRole('button', { name: 'Pause' }).click();
   await happen(fixture, 'exec', { sequence: 50, exec: {} }, processOf(3, 2, 800, '/usr/bin/id'));
   await page.getByRole('button', { name: 'Resume (1)' }).waitFor();

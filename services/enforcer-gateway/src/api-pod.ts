@@ -24,7 +24,17 @@ export interface ApiPod extends KubernetesObject {
 export interface ApiContainer {
   name: string;
   image?: string;
+  env?: { name: string; value?: string; valueFrom?: object }[];
   securityContext?: { privileged?: boolean };
+  startupProbe?: ApiHandler;
+  readinessProbe?: ApiHandler;
+  livenessProbe?: ApiHandler;
+  lifecycle?: { postStart?: ApiHandler; preStop?: ApiHandler };
+}
+
+/** What the kubelet runs by itself; other forms than exec do not enter the container. */
+export interface ApiHandler {
+  exec?: { command?: string[] };
 }
 
 export interface ApiContainerStatus {

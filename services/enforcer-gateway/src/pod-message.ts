@@ -1,5 +1,6 @@
 /** From the API server's pod to the message that enrichers splice. */
 import { ContainerType, Pod } from '@tidegate/contracts';
+import { containerCommands } from './container-commands.ts';
 import { podAddresses, type ApiContainer, type ApiContainerStatus, type ApiPod } from './api-pod.ts';
 import type { Workload } from './workloads.ts';
 
@@ -36,7 +37,8 @@ export function withWorkload(message: Uint8Array, workload: Workload): Uint8Arra
 }
 
 function containers(specs: ApiContainer[] = [], statuses: ApiContainerStatus[] = [], type: ContainerType) {
-  return specs.map(({ name, image, securityContext }) => {
+  return specs.map(spec => {
+    const { name, image, securityContext } = spec;
     const status = statuses.find(candidate => candidate.name === name);
     return {
       name,
@@ -45,6 +47,7 @@ function containers(specs: ApiContainer[] = [], statuses: ApiContainerStatus[] =
       containerId: status?.containerID?.replace(/^[^:]*:\/\//, '') ?? '',
       privileged: securityContext?.privileged === true,
       type,
+      commands: containerCommands(spec),
     };
   });
 }

@@ -1,4 +1,4 @@
-import { type EventJson, formatTimeUs, isKindName, KIND_NAMES, printableJson } from '@tidegate/contracts';
+import { Entered, type EventJson, formatTimeUs, isKindName, KIND_NAMES, printableJson } from '@tidegate/contracts';
 import { Option } from 'commander';
 import { createApiClient, type Query } from '../api-client.ts';
 import { ExitCode, apiOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
@@ -7,6 +7,7 @@ import { eventLine } from '../event-line.ts';
 
 const FORMATS = ['compact', 'json', 'ndjson'] as const;
 type Format = (typeof FORMATS)[number];
+const ENTERED = Object.values(Entered);
 /** How far back --no-follow looks when nothing else is said. */
 const DEFAULT_HISTORY = '15m';
 const PAGE_EVENTS = 1_000;
@@ -34,6 +35,7 @@ export const eventsCommand: CommandSpec = {
     new Option('-n, --namespace <name>', 'Kubernetes namespace; _host: processes outside containers'),
     new Option('--pod <name>', 'pod, by name or UID'),
     new Option('--container <name>', 'container, by name or id (the first 12 digits will do)'),
+    new Option('--entered <how>', `came into its container from outside: ${ENTERED.join(', ')}`),
     new Option('--workload <name>', 'workload: Deployment, StatefulSet, Job…'),
     new Option('-l, --label <key=value>', 'labels of the pod, all of them: app=web,tier=front'),
     new Option('--kind <kind>', `kinds: ${KIND_NAMES.join(', ')}`),
@@ -50,6 +52,7 @@ export const eventsCommand: CommandSpec = {
     ['tidegate events', 'follow everything'],
     ['tidegate events --kind exec,exit -n shop', 'programs started and ended in one namespace'],
     ['tidegate events --since 15m -l app=web', 'the last 15 minutes of some pods, then follow'],
+    ['tidegate events --entered exec,debug', 'what people do in containers with kubectl exec and debug'],
     ["tidegate events --kind '!close' --binary '!/usr/lib/*'", 'all but some'],
     ["tidegate events --no-follow --binary '/usr/bin/*' -o ndjson", 'stored events as one JSON object a line'],
   ],
@@ -62,6 +65,7 @@ export const eventsCommand: CommandSpec = {
     const format = faults.oneOf('--output', options.text('output'), FORMATS) ?? 'compact';
     const kinds = options.text('kind');
     for (const kind of wordsOf(kinds)) if (!isKindName(kind)) faults.oneOf('--kind', kind, KIND_NAMES);
+    for (const entered of wordsOf(options.text('entered'))) faults.oneOf('--entered', entered, ENTERED);
     for (const pid of wordsOf(options.text('pid'))) faults.integer('--pid', pid, { min: 1, max: MAX_PID });
     for (const name of TEXT_OPTIONS) {
       const given = options.text(name.replace('-i', 'I'));
@@ -77,6 +81,7 @@ export const eventsCommand: CommandSpec = {
       namespace: options.text('namespace'),
       pod: options.text('pod'),
       container: options.text('container'),
+      entered: options.text('entered'),
       workload: options.text('workload'),
       label: options.text('label'),
       node: options.text('node'),
