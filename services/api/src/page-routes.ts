@@ -6,7 +6,11 @@ const SCRIPT = 'text/javascript; charset=utf-8';
 const FILES = [
   { path: '/', file: '../static/index.html', type: 'text/html; charset=utf-8' },
   { path: '/page.css', file: '../static/page.css', type: 'text/css; charset=utf-8' },
-  ...['page', 'feed', 'requests', 'details', 'elements'].map(name => ({ path: `/${name}.js`, file: `../static/${name}.js`, type: SCRIPT })),
+  ...['page', 'feed', 'requests', 'problems', 'details', 'elements'].map(name => ({
+    path: `/${name}.js`,
+    file: `../static/${name}.js`,
+    type: SCRIPT,
+  })),
   ...['event-summary', 'plain-text'].map(name => ({
     path: `/${name}.js`,
     file: import.meta.resolve(`@tidegate/contracts/${name}.js`),

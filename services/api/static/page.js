@@ -4,6 +4,7 @@ import { element, make, parts } from './elements.js';
 import { eventOrigin, eventSummary, processName } from './event-summary.js';
 import { follow } from './feed.js';
 import { quoted } from './plain-text.js';
+import { watchProblems } from './problems.js';
 
 /** Rows shown; older ones go. */
 const MAX_ROWS = 500;
@@ -185,3 +186,4 @@ setInterval(() => {
 const given = new URLSearchParams(location.search);
 for (const name of FILTERS) element('filters').elements[name].value = given.get(name) ?? '';
 start();
+watchProblems();

@@ -2,7 +2,18 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { Kind, LossReason, commandLine, encodeBatch, printable, quoted, type EventBatchInput } from '@tidegate/contracts';
+import {
+  BUCKETS,
+  Kind,
+  LossReason,
+  commandLine,
+  encodeBatch,
+  enricherMemberKey,
+  printable,
+  quoted,
+  type EventBatchInput,
+} from '@tidegate/contracts';
+import { Kvm } from '@nats-io/kv';
 import { waitFor } from '@tidegate/testkit';
 import { chromium, type Browser, type Page } from 'playwright-core';
 import { BOOT_TIME_MS, NODE, execId, ktimeNow, publish } from '@tidegate/testkit/event-messages';
@@ -291,6 +302,29 @@ test('on a narrow screen, and beside the panel, all of an event can be read', { 
   assert.ok(
     list && selected && selected.y >= list.y && selected.y + selected.height <= list.y + list.height,
     'what was chosen stays in sight',
+  );
+  assert.deepEqual(opened.complaints, []);
+});
+
+test('what the status says is wrong stands above the events', { skip }, async () => {
+  await using fixture = await startFixture();
+  await using opened = await open(fixture);
+  const { page } = opened;
+  await page.getByText('2 problems').click();
+  const listed = await page.locator('#problems li').allInnerTexts();
+  assert.deepEqual(listed, ((await fixture.get('/api/v1/status')).body as { problems: string[] }).problems);
+  assert.ok(listed.includes('no enricher is alive'));
+
+  const enrichers = await new Kvm(fixture.nc).open(BUCKETS.enrichers.name);
+  await page.reload();
+  await page.getByText('2 problems').waitFor();
+  await waitFor(
+    async () => {
+      await enrichers.put(enricherMemberKey('e1'), JSON.stringify({ startedAt: new Date().toISOString() }));
+      await page.reload();
+      return page.getByText('1 problem', { exact: true }).isVisible();
+    },
+    { what: 'one problem to go' },
   );
   assert.deepEqual(opened.complaints, []);
 });
