@@ -112,11 +112,15 @@ export function natsOption(): Option {
   return new Option('--nats <url>', 'address of NATS').env('TIDEGATE_NATS_URL').default(`nats://127.0.0.1:${port}`);
 }
 
+export function apiUrlOf(faults: OptionFaults, text: string | undefined): string {
+  return urlOf(faults, '--api', text, ['http:', 'https:']);
+}
+
 export function natsUrlOf(faults: OptionFaults, text: string | undefined): string {
   return urlOf(faults, '--nats', text, ['nats:', 'tls:', 'ws:', 'wss:']);
 }
 
-export function urlOf(faults: OptionFaults, field: string, text: string | undefined, protocols: readonly string[]): string {
+function urlOf(faults: OptionFaults, field: string, text: string | undefined, protocols: readonly string[]): string {
   const urls = (text ?? '').split(',').map(each => (URL.canParse(each) ? new URL(each) : undefined));
   if (!urls.every(url => url !== undefined && protocols.includes(url.protocol)))
     faults.add(field, `an address that begins with ${protocols.map(protocol => `${protocol}//`).join(' or ')}`, text ?? '');

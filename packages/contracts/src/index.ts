@@ -1,5 +1,6 @@
 /** `shapes.object<Thing>({ name: shapes.text })`, for codecs that other packages define. */
 export * as shapes from './json-shape.ts';
+export type * from './api-answers.ts';
 export * from './batch-walk.ts';
 export * from './bucket-values.ts';
 export * from './cluster-name.ts';

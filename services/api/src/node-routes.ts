@@ -1,25 +1,10 @@
-import { RemovedBy } from '@tidegate/contracts';
+import { RemovedBy, type NodeReport } from '@tidegate/contracts';
 import type { KnownNode, NodeRegistry } from '@tidegate/runtime';
 import type { FastifyInstance } from 'fastify';
 import { Type } from 'typebox';
 import { ApiError } from './errors.ts';
 import { choice, parametersSchema, parseParameters } from './parameters.ts';
 import { errorResponses } from './response-schemas.ts';
-
-/** A node as the API and `tidegate node list` show it. */
-export interface NodeReport {
-  node: string;
-  /** up: its sensor reports; silent: it should and does not; none: Kubernetes has the node, and no sensor reported from it; left: it is gone. */
-  state: 'up' | 'silent' | 'none' | 'left';
-  /** Whether Kubernetes has it. */
-  in_cluster: boolean;
-  recorded: boolean;
-  /** Highest of its sequence numbers that is known to have been given out. */
-  last_sequence: number;
-  reported_at?: string;
-  left_at?: string;
-  removed_by?: RemovedBy;
-}
 
 export const nodeListParameters = {
   all: choice({ description: 'true: those that have left too. Default: false.', example: 'true' }, ['true', 'false']),

@@ -1,17 +1,7 @@
 /** The processes that a pid may mean, newest first. A pid is used again and again, and on every node. */
-import { ProcessField, STREAMS, WireType, tagOf, type ContainerJson, type PodJson, type ProcessJson } from '@tidegate/contracts';
+import { ProcessField, STREAMS, WireType, tagOf, type CandidatePage, type ProcessCandidate } from '@tidegate/contracts';
 import type { StreamReaders } from '@tidegate/runtime';
 import { Order, selects, WorkMeter, type History, type Selection } from '@tidegate/events';
-
-/** A process that a pid may mean. */
-export interface ProcessCandidate {
-  node: string;
-  /** Time of the latest event that speaks of it or of a descendant. */
-  seen_at: string;
-  process: ProcessJson;
-  container?: ContainerJson;
-  pod?: PodJson;
-}
 
 export interface CandidateQuery {
   pid: number;
@@ -21,13 +11,6 @@ export interface CandidateQuery {
   limit: number;
   /** Of an answer: goes on where its search ended. */
   cursor?: number | undefined;
-}
-
-export interface CandidatePage {
-  processes: ProcessCandidate[];
-  /** Stream sequence with which to go on; null: the beginning of the stream was reached. */
-  cursor: string | null;
-  complete: boolean;
 }
 
 export interface ProcessCandidates {

@@ -1,28 +1,11 @@
 /** Process trees out of EVENTS: every message that speaks of a process or of a descendant holds its exec_id, so a search for bytes finds them all. */
-import { EVENTS_PREFIX, KIND_NAMES, STREAMS, formatTimeUs, recordedNode } from '@tidegate/contracts';
+import { EVENTS_PREFIX, KIND_NAMES, STREAMS, formatTimeUs, recordedNode, type ProcessTree, type Unsearched } from '@tidegate/contracts';
 import type { StreamReaders } from '@tidegate/runtime';
 import { only, Order, WorkMeter, type EventMessage, type History } from '@tidegate/events';
 import { ApiError } from './errors.ts';
 import type { ExecId } from './exec-id.ts';
 import { processRanges, type StreamRange } from './process-start.ts';
-import { LIFECYCLE, TreeBuilder, type FoundTree } from './tree-builder.ts';
-
-/** Part of EVENTS that a search did not get to: one request does a bounded amount of work. */
-export interface Unsearched {
-  kinds: readonly string[];
-  /** RFC 3339, both included: when the stream stored it. */
-  from: string;
-  to: string;
-}
-
-export interface ProcessTree extends FoundTree {
-  /** Where there may be a descendant, or an exit, that the tree does not have. */
-  not_searched: Unsearched[];
-  /** Present: there are more descendants than a tree shows. */
-  processes_left_out?: true;
-  /** Whether the tree is all that the stream holds of it: everything was searched and nothing left out. */
-  complete: boolean;
-}
+import { LIFECYCLE, TreeBuilder } from './tree-builder.ts';
 
 export interface ProcessTrees {
   /** @throws {ApiError} PROCESS_NOT_FOUND @throws {TidegateError} STREAM_UNAVAILABLE */

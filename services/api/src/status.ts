@@ -15,6 +15,12 @@ import {
   type EnricherMember,
   type GatewayStatus,
   type SensorStatus,
+  type EnricherReport,
+  type GatewayReport,
+  type LagReport,
+  type SensorReport,
+  type StatusReport,
+  type StreamReport,
 } from '@tidegate/contracts';
 import { JetStreamApiError } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
@@ -27,84 +33,6 @@ import {
   type StreamMessage,
   type StreamReaders,
 } from '@tidegate/runtime';
-
-export interface SensorReport {
-  node: string;
-  boot: string;
-  version: string;
-  kernel: string;
-  started_at: string;
-  reported_at: string;
-  /** It has not reported for 15 s. */
-  stale: boolean;
-  recorded: boolean;
-  hooks: { hook: string; program: string; attached: boolean; error?: string }[];
-  events: number;
-  last_sequence: number;
-  /** Events lost since the sensor started, by reason. */
-  lost: Record<string, number>;
-  spool: { bytes: number; batches: number; max_bytes: number };
-}
-
-export interface StreamReport {
-  name: string;
-  messages: number;
-  bytes: number;
-  first_sequence: number;
-  last_sequence: number;
-  first_time?: string;
-  last_time?: string;
-  max_bytes: number;
-  max_age_seconds: number;
-}
-
-export interface EnricherReport {
-  id: string;
-  alive: boolean;
-  seen_at: string;
-}
-
-/** A replica of the gateway to Kubernetes. */
-export interface GatewayReport {
-  /** Its name in the Lease. */
-  identity: string;
-  started_at: string;
-  reported_at: string;
-  /** URL of the API server. */
-  server: string;
-  /** `<namespace>/<name>`. */
-  lease: string;
-  leads: boolean;
-  /** Who leads instead. */
-  holder?: { identity: string; since?: string };
-  /** What keeps it from its work, in words. */
-  faults: string[];
-}
-
-/** How far one node's events are enriched. */
-export interface LagReport {
-  node: string;
-  /** Id of the enricher that has the node; empty: none. */
-  owner: string;
-  /** Sequence numbers of the node that are in RAW and not yet in EVENTS. */
-  events: number;
-  /** How long the oldest of them has been in RAW; while that is under LAG_PROBLEM_MS, at most so long. Of nodes beyond the MAX_LOOKED_UP furthest behind, at least. */
-  waiting_seconds: number;
-  raw_last_sequence: number;
-  enriched_last_sequence: number;
-}
-
-export interface StatusReport {
-  time: string;
-  nats: { version: string; server: string };
-  sensors: SensorReport[];
-  streams: StreamReport[];
-  gateways: GatewayReport[];
-  enrichers: EnricherReport[];
-  lag: LagReport[];
-  /** What is wrong, in words; empty: nothing. */
-  problems: string[];
-}
 
 export interface StatusReader {
   read(): Promise<StatusReport>;

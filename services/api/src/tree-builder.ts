@@ -1,33 +1,7 @@
 /** Collects one process and its descendants from messages of EVENTS, in any order. */
-import {
-  kindName,
-  type AncestorJson,
-  type ContainerJson,
-  type EventJson,
-  type PodJson,
-  type Process,
-  type ProcessJson,
-} from '@tidegate/contracts';
+import { kindName, type EventJson, type Process, type ProcessNode, type FoundTree } from '@tidegate/contracts';
 import type { EventMessage } from '@tidegate/events';
 import { parseExecId, type ExecId } from './exec-id.ts';
-
-/** One process with those it started. */
-export interface ProcessNode {
-  process: ProcessJson;
-  exec?: EventJson;
-  exit?: EventJson;
-  children: ProcessNode[];
-}
-
-/** What was found of a process. */
-export interface FoundTree extends ProcessNode {
-  node: string;
-  recorded?: true;
-  /** Nearest first, up to init. */
-  ancestors: AncestorJson[];
-  container?: ContainerJson;
-  pod?: PodJson;
-}
 
 /** Kinds that make a tree. */
 export const LIFECYCLE = ['exec', 'exit'];

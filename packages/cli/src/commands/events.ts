@@ -1,7 +1,7 @@
-import { Entered, type EventJson, formatTimeUs, isKindName, KIND_NAMES, printableJson } from '@tidegate/contracts';
+import { Entered, type EventJson, type EventPage, formatTimeUs, isKindName, KIND_NAMES, printableJson } from '@tidegate/contracts';
 import { Option } from 'commander';
 import { createApiClient, type Query } from '../api-client.ts';
-import { ExitCode, apiOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
+import { ExitCode, apiOption, apiUrlOf, type CommandContext, type CommandSpec } from '../command.ts';
 import { followEvents } from '../event-feed.ts';
 import { eventLine } from '../event-line.ts';
 
@@ -16,12 +16,6 @@ const MAX_PID = 4_194_304;
 const MAX_LIMIT = 100_000;
 /** Options whose values may be any text. */
 const TEXT_OPTIONS = ['namespace', 'pod', 'container', 'workload', 'label', 'node', 'binary', 'exec-id'] as const;
-
-interface EventPage {
-  events: EventJson[];
-  cursor?: string | null;
-  complete: boolean;
-}
 
 export const eventsCommand: CommandSpec = {
   name: 'events',
@@ -73,7 +67,7 @@ export const eventsCommand: CommandSpec = {
     }
     if (options.text('text') === '') faults.add('--text', 'a value', '');
     const limit = faults.integer('--limit', options.text('limit'), { min: 1, max: MAX_LIMIT });
-    const apiUrl = urlOf(faults, '--api', options.text('api'), ['http:', 'https:']);
+    const apiUrl = apiUrlOf(faults, options.text('api'));
     faults.check();
 
     const query: Query = {

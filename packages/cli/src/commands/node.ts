@@ -1,19 +1,7 @@
 import { Option } from 'commander';
-import { countText, durationText, printable, printableJson } from '@tidegate/contracts';
+import { countText, durationText, printable, printableJson, type NodeReport } from '@tidegate/contracts';
 import { createApiClient } from '../api-client.ts';
-import { ExitCode, apiOption, urlOf, type CommandGroup, type CommandSpec } from '../command.ts';
-
-/** As `GET /api/v1/nodes` answers. */
-interface NodeAnswer {
-  node: string;
-  state: 'up' | 'silent' | 'none' | 'left';
-  in_cluster: boolean;
-  recorded: boolean;
-  last_sequence: number;
-  reported_at?: string;
-  left_at?: string;
-  removed_by?: string;
-}
+import { ExitCode, apiOption, apiUrlOf, type CommandGroup, type CommandSpec } from '../command.ts';
 
 const STATE_WIDTH = 8;
 
@@ -33,10 +21,10 @@ const nodeListCommand: CommandSpec = {
   ],
   async run({ options, faults }, context) {
     const format = faults.oneOf('--output', options.text('output'), ['text', 'json']);
-    const apiUrl = urlOf(faults, '--api', options.text('api'), ['http:', 'https:']);
+    const apiUrl = apiUrlOf(faults, options.text('api'));
     faults.check();
     const all = options.flag('all') ? 'true' : undefined;
-    const { nodes } = await createApiClient(apiUrl, context.signal).get<{ nodes: NodeAnswer[] }>('api/v1/nodes', { all });
+    const { nodes } = await createApiClient(apiUrl, context.signal).get<{ nodes: NodeReport[] }>('api/v1/nodes', { all });
     if (format === 'json') {
       await context.print(printableJson(nodes, 2));
       return ExitCode.ok;
@@ -62,10 +50,10 @@ const nodeRemoveCommand: CommandSpec = {
   options: [apiOption()],
   examples: [['tidegate node remove old-worker', 'old-worker is gone']],
   async run({ argument, options, faults }, context) {
-    const apiUrl = urlOf(faults, '--api', options.text('api'), ['http:', 'https:']);
+    const apiUrl = apiUrlOf(faults, options.text('api'));
     faults.check();
     const path = `api/v1/nodes/${encodeURIComponent(argument)}`;
-    const { node, last_sequence } = await createApiClient(apiUrl, context.signal).delete<NodeAnswer>(path);
+    const { node, last_sequence } = await createApiClient(apiUrl, context.signal).delete<NodeReport>(path);
     await context.print(`${printable(node)} has left; a node of this name would go on behind number ${last_sequence}`);
     return ExitCode.ok;
   },
@@ -77,7 +65,7 @@ export const nodeCommands: CommandGroup = {
   commands: [nodeListCommand, nodeRemoveCommand],
 };
 
-function detailText({ state, in_cluster, recorded, last_sequence, reported_at, left_at, removed_by }: NodeAnswer): string {
+function detailText({ state, in_cluster, recorded, last_sequence, reported_at, left_at, removed_by }: NodeReport): string {
   const ago = (time: string) => `${durationText(Math.max(0, Date.now() - Date.parse(time)))} ago`;
   return [
     ...(state === 'none' ? [] : [`${countText(last_sequence)} events`]),

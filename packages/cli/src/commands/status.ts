@@ -1,30 +1,7 @@
 import { Option } from 'commander';
-import { bytesText, countText, durationText, printable, printableJson } from '@tidegate/contracts';
+import { bytesText, countText, durationText, printable, printableJson, type LagReport, type StatusReport } from '@tidegate/contracts';
 import { createApiClient } from '../api-client.ts';
-import { ExitCode, apiOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
-
-/** As `GET /api/v1/status` answers. */
-interface StatusAnswer {
-  time: string;
-  nats: { version: string; server: string };
-  sensors: {
-    node: string;
-    kernel: string;
-    started_at: string;
-    stale: boolean;
-    recorded: boolean;
-    hooks: { hook: string; attached: boolean; error?: string }[];
-    events: number;
-    lost: Record<string, number>;
-    spool: { bytes: number; batches: number };
-  }[];
-  streams: { name: string; messages: number; bytes: number; first_time?: string; max_bytes: number; max_age_seconds: number }[];
-  gateways: { identity: string; server: string; leads: boolean; holder?: { identity: string }; faults: string[] }[];
-  enrichers: { id: string; alive: boolean }[];
-  lag: { node: string; events: number; waiting_seconds: number }[];
-  /** What is wrong, in words; empty: nothing. */
-  problems: string[];
-}
+import { ExitCode, apiOption, apiUrlOf, type CommandContext, type CommandSpec } from '../command.ts';
 
 export const statusCommand: CommandSpec = {
   name: 'status',
@@ -37,20 +14,22 @@ export const statusCommand: CommandSpec = {
   ],
   async run({ options, faults }, context) {
     const format = faults.oneOf('--output', options.text('output'), ['text', 'json']);
-    const apiUrl = urlOf(faults, '--api', options.text('api'), ['http:', 'https:']);
+    const apiUrl = apiUrlOf(faults, options.text('api'));
     faults.check();
-    const status = await createApiClient(apiUrl, context.signal).get<StatusAnswer>('api/v1/status');
+    const status = await createApiClient(apiUrl, context.signal).get<StatusReport>('api/v1/status');
     if (format === 'json') await context.print(printableJson(status, 2));
     else await printStatus(status, context);
     return status.problems.length === 0 ? ExitCode.ok : ExitCode.amiss;
   },
 };
 
-function lagText({ events, waiting_seconds }: StatusAnswer['lag'][number] = { node: '', events: 0, waiting_seconds: 0 }): string {
+/** @param lag undefined: of a node that nothing is known of, as one that just came. */
+function lagText(lag: LagReport | undefined): string {
+  const { events, waiting_seconds } = lag ?? { events: 0, waiting_seconds: 0 };
   return waiting_seconds < 1 ? countText(events) : `${countText(events)} (for ${durationText(waiting_seconds * 1000)})`;
 }
 
-async function printStatus(status: StatusAnswer, { print, paint }: CommandContext): Promise<void> {
+async function printStatus(status: StatusReport, { print, paint }: CommandContext): Promise<void> {
   const nowMs = Date.parse(status.time);
   const lags = new Map(status.lag.map(lag => [lag.node, lag]));
   await print(paint('bold', 'Sensors'));

@@ -1,51 +1,24 @@
 import {
-  type AncestorJson,
-  type ContainerJson,
   eventDetail,
-  type EventJson,
   exitSummary,
-  type PodJson,
   printable,
   printableJson,
   processCommand,
-  type ProcessJson,
   processName,
   quoted,
+  type CandidatePage,
+  type ProcessNode,
+  type ProcessTree,
 } from '@tidegate/contracts';
 import { TidegateError } from '@tidegate/runtime';
 import { Option } from 'commander';
 import { createApiClient, type ApiClient } from '../api-client.ts';
-import { ExitCode, apiOption, urlOf, type CommandContext, type CommandSpec } from '../command.ts';
+import { ExitCode, apiOption, apiUrlOf, type CommandContext, type CommandSpec } from '../command.ts';
 import { paintParts, type Paint } from '../event-line.ts';
 import { treeLines, type TreeNode } from '../tree-text.ts';
 
 const MAX_PID = 4_194_304;
 const MAX_CANDIDATES = 10;
-
-/** As `GET /api/v1/processes/{exec_id}` answers. */
-interface ProcessAnswer extends ProcessBranch {
-  node: string;
-  recorded?: true;
-  /** Nearest first. */
-  ancestors: AncestorJson[];
-  container?: ContainerJson;
-  pod?: PodJson;
-  not_searched: { kinds: string[]; from: string; to: string }[];
-  processes_left_out?: true;
-  complete: boolean;
-}
-
-interface ProcessBranch {
-  process: ProcessJson;
-  exec?: EventJson;
-  exit?: EventJson;
-  children: ProcessBranch[];
-}
-
-interface CandidatesAnswer {
-  processes: { node: string; seen_at: string; process: ProcessJson }[];
-  cursor: string | null;
-}
 
 export const treeCommand: CommandSpec = {
   name: 'tree',
@@ -66,12 +39,12 @@ export const treeCommand: CommandSpec = {
     const format = faults.oneOf('--output', options.text('output'), ['text', 'json']);
     const node = options.text('node');
     if (argument !== '' && !isPid && node !== undefined) faults.add('--node', 'only with a pid: an exec_id names its node', node);
-    const apiUrl = urlOf(faults, '--api', options.text('api'), ['http:', 'https:']);
+    const apiUrl = apiUrlOf(faults, options.text('api'));
     faults.check();
 
     const api = createApiClient(apiUrl, context.signal);
     const execId = pid === undefined ? argument : await latestProcess(api, pid, node, context);
-    const answer = await api.get<ProcessAnswer>(`api/v1/processes/${encodeURIComponent(execId)}`);
+    const answer = await api.get<ProcessTree>(`api/v1/processes/${encodeURIComponent(execId)}`);
     if (format === 'json') await context.print(printableJson(answer, 2));
     else await printTree(answer, context);
     return ExitCode.ok;
@@ -79,7 +52,7 @@ export const treeCommand: CommandSpec = {
 };
 
 async function latestProcess(api: ApiClient, pid: number, node: string | undefined, context: CommandContext): Promise<string> {
-  let answer: CandidatesAnswer;
+  let answer: CandidatePage;
   let cursor: string | undefined;
   // Newest first; one request goes back only so far.
   do {
@@ -97,7 +70,7 @@ async function latestProcess(api: ApiClient, pid: number, node: string | undefin
   return latest.process.exec_id;
 }
 
-async function printTree(answer: ProcessAnswer, { print, paint }: CommandContext): Promise<void> {
+async function printTree(answer: ProcessTree, { print, paint }: CommandContext): Promise<void> {
   const { node, pod, container, ancestors, recorded } = answer;
   const where = [
     `node ${printable(node)}`,
@@ -114,7 +87,7 @@ async function printTree(answer: ProcessAnswer, { print, paint }: CommandContext
   if (answer.processes_left_out) await print(paint('yellow', 'There are more: a tree shows so many processes at most.'));
 }
 
-function branchNode({ process, exit, children }: ProcessBranch, paint: Paint, isAsked: boolean): TreeNode {
+function branchNode({ process, exit, children }: ProcessNode, paint: Paint, isAsked: boolean): TreeNode {
   const name = isAsked ? paint('bold', processName(process)) : processName(process);
   const end = exit ? `   ${paint('gray', '[')}${paintParts(exitSummary(eventDetail(exit)), paint)}${paint('gray', ']')}` : '';
   const user = paint('gray', `(uid ${process.uid})`);
