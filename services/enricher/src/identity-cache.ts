@@ -1,17 +1,7 @@
 /** Pods and addresses of the cluster, as the gateway writes them into KV, in the form the splicer copies. */
-import {
-  BatchField,
-  DestinationField,
-  fieldOf,
-  NO_NAMESPACE,
-  PodField,
-  subjectToken,
-  WireCursor,
-  WireType,
-  wireTypeOf,
-  type BucketDecoder,
-} from '@tidegate/contracts';
+import { BatchField, DestinationField, NO_NAMESPACE, PodField, subjectToken, type BucketDecoder } from '@tidegate/contracts';
 import { lengthDelimited, podField, type DestinationIdentity, type Identities, type PodIdentity } from './splice.ts';
+import { textFields } from './text-fields.ts';
 
 export interface IdentityCacheLimits {
   maxPods: number;
@@ -48,7 +38,7 @@ export interface DestinationEntry extends DestinationIdentity {
 /** tidegate.v1.Pod, as far as routing asks for it; the rest is copied as it is. */
 export const podDecoder: BucketDecoder<PodEntry> = {
   decode(bytes) {
-    const [namespace = '', name = '', workload = ''] = texts(bytes, PLACE_FIELDS);
+    const [namespace = '', name = '', workload = ''] = textFields(bytes, PLACE_FIELDS);
     return { namespace, name, workload, field: podField(bytes) };
   },
 };
@@ -56,7 +46,7 @@ export const podDecoder: BucketDecoder<PodEntry> = {
 /** tidegate.v1.Destination. */
 export const destinationDecoder: BucketDecoder<DestinationEntry> = {
   decode(bytes) {
-    const [ip = ''] = texts(bytes, [DestinationField.ip]);
+    const [ip = ''] = textFields(bytes, [DestinationField.ip]);
     if (ip === '') throw new Error('ip: expected an address, got nothing');
     return { ip: Buffer.from(ip), field: lengthDelimited(BatchField.destinations, bytes) };
   },
@@ -212,25 +202,6 @@ export class IdentityCache implements Identities {
 
 function clusterField(name: string): Uint8Array {
   return lengthDelimited(BatchField.cluster, Buffer.from(name));
-}
-
-/** The text fields with these numbers. @throws {BatchError} when the bytes are no message */
-function texts(message: Uint8Array, fields: readonly number[]): string[] {
-  const bytes = Buffer.from(message.buffer, message.byteOffset, message.byteLength);
-  const found = fields.map(() => '');
-  const cursor = new WireCursor(bytes);
-  while (cursor.offset < cursor.end) {
-    const tag = cursor.varint();
-    if (wireTypeOf(tag) !== WireType.length) {
-      cursor.skip(wireTypeOf(tag));
-      continue;
-    }
-    const length = cursor.length();
-    const wanted = fields.indexOf(fieldOf(tag));
-    if (wanted >= 0) found[wanted] = bytes.toString('utf8', cursor.offset, cursor.offset + length);
-    cursor.offset += length;
-  }
-  return found;
 }
 
 function hash(bytes: Uint8Array, start: number, end: number): number {

@@ -11,7 +11,6 @@ import {
   ContainerField,
   DETAIL_BASE,
   EVENTS_PREFIX,
-  fieldOf,
   HOST_NAMESPACE,
   Kind,
   KIND_LIMIT,
@@ -25,6 +24,7 @@ import {
   wireTypeOf,
 } from '@tidegate/contracts';
 import { BatchIndex, DANGLING, NONE } from './batch-index.ts';
+import { textFields } from './text-fields.ts';
 
 /** One message of EVENTS. */
 export interface Output {
@@ -231,19 +231,7 @@ export class Splicer {
 
   #containerText(i: number, field: number): string {
     const { index } = this;
-    const cursor = new WireCursor(index.bytes, index.containerBody[i], index.containerEnd[i]);
-    let text = '';
-    while (cursor.offset < cursor.end) {
-      const tag = cursor.varint();
-      if (wireTypeOf(tag) !== WireType.length) {
-        cursor.skip(wireTypeOf(tag));
-        continue;
-      }
-      const length = cursor.length();
-      if (fieldOf(tag) === field) text = index.bytes.toString('utf8', cursor.offset, cursor.offset + length);
-      cursor.offset += length;
-    }
-    return text;
+    return textFields(index.bytes, [field], index.containerBody[i], index.containerEnd[i])[0]!;
   }
 
   /** Threads the events of each subject into a list, in their order. Returns how many subjects there are. */

@@ -41,6 +41,26 @@ function assertClean(audit: Audit, node: string, batches: number): void {
   );
 }
 
+/** Waits until the nodes are enriched, and asserts that of each all is there, once and in order. */
+async function assertEnriched(stage: Stage, nodes: readonly string[], batches: number): Promise<void> {
+  await stage.enriched(nodes);
+  const audit = await stage.audit();
+  for (const node of nodes) assertClean(audit, node, batches);
+}
+
+/** Each node stores batches 1 to `to`, one after the other, all nodes at one time. */
+async function writeBatches(stage: Stage, nodes: readonly string[], to: number): Promise<void> {
+  await Promise.all(
+    nodes.map(async node => {
+      for (const batch of batchesOf(node, 1, to)) await stage.store(node, batch);
+    }),
+  );
+}
+
+async function messagesOfEvents({ manager }: Stage): Promise<number> {
+  return (await manager.streams.info(STREAMS.events.name)).state.messages;
+}
+
 for (const version of ['new', 'debian'] as const) {
   test(`batches become messages by subject, once and in order (${version} nats-server)`, async () => {
     await using stage = await setStage({ version });
@@ -48,8 +68,7 @@ for (const version of ['new', 'debian'] as const) {
     await stage.announceNode('node-1');
     await stage.enricher('a');
     await stage.storeBatches('node-1', batchesOf('node-1', 1, 40, ['uid-a']));
-    await stage.enriched(['node-1']);
-    assertClean(await stage.audit(), 'node-1', 40);
+    await assertEnriched(stage, ['node-1'], 40);
     const places = new Set(placesOf(await stage.read(STREAMS.events.name)));
     assert.deepEqual(
       [...places].sort(),
@@ -80,8 +99,7 @@ test('an enricher waits until the cluster has a name, says so, and takes up anot
     return (await clusters()).includes('north');
   };
   await waitFor(isRenamed, { what: 'the new name' });
-  await stage.enriched(['node-1']);
-  assertClean(await stage.audit(), 'node-1', batches);
+  await assertEnriched(stage, ['node-1'], batches);
 });
 
 test('headers say what part of which batch a message is, and what it holds', async () => {
@@ -148,16 +166,14 @@ test('compressed batches are enriched like others', async () => {
     batch.headers.set(RawHeader.encoding, 'zstd');
     await stage.store('node-1', { ...batch, payload: zstdCompressSync(batch.payload) });
   }
-  await stage.enriched(['node-1']);
-  assertClean(await stage.audit(), 'node-1', 10);
+  await assertEnriched(stage, ['node-1'], 10);
 });
 
 test('a node is found by what it has on RAW, though its sensor reports nothing', async () => {
   await using stage = await setStage();
   await stage.storeBatches('played.node-recorded', batchesOf('played.node-recorded', 1, 3));
   await stage.enricher('a');
-  await stage.enriched(['played.node-recorded']);
-  assertClean(await stage.audit(), 'played.node-recorded', 3);
+  await assertEnriched(stage, ['played.node-recorded'], 3);
 });
 
 test(
@@ -168,20 +184,14 @@ test(
     const nodes = Array.from({ length: 8 }, (_, i) => `node-${i}`);
     for (const node of nodes) await stage.announceNode(node);
     const [first] = await Promise.all([stage.spawnEnricher(), stage.spawnEnricher()]);
-    const writing = Promise.all(
-      nodes.map(async node => {
-        for (const batch of batchesOf(node, 1, 400)) await stage.store(node, batch);
-      }),
-    );
-    await waitFor(async () => ((await stage.manager.streams.info(STREAMS.events.name)).state.messages > 2_000 ? true : false), {
+    const writing = writeBatches(stage, nodes, 400);
+    await waitFor(async () => (await messagesOfEvents(stage)) > 2_000, {
       what: 'messages',
     });
     first.kill('SIGKILL');
     await once(first, 'exit');
     await writing;
-    await stage.enriched(nodes);
-    const audit = await stage.audit();
-    for (const node of nodes) assertClean(audit, node, 400);
+    await assertEnriched(stage, nodes, 400);
   },
 );
 
@@ -190,11 +200,7 @@ test('enrichers that come and go in peace hand over without waiting for a death'
   const nodes = Array.from({ length: 6 }, (_, i) => `node-${i}`);
   for (const node of nodes) await stage.announceNode(node);
   const first = await stage.enricher('a');
-  const writing = Promise.all(
-    nodes.map(async node => {
-      for (const batch of batchesOf(node, 1, 300)) await stage.store(node, batch);
-    }),
-  );
+  const writing = writeBatches(stage, nodes, 300);
   await stage.enricher('b');
   await waitFor(() => hasOwners(stage, nodes, ['a', 'b']), { what: 'both to have nodes' });
   await first.close();
@@ -202,9 +208,7 @@ test('enrichers that come and go in peace hand over without waiting for a death'
   const farewell = await stage.manager.streams.getMessage('KV_enrichers', { last_by_subj: '$KV.enrichers.member.a' });
   assert.equal(farewell?.header.get('KV-Operation'), 'DEL', 'it need not be taken for dead');
   await writing;
-  await stage.enriched(nodes);
-  const audit = await stage.audit();
-  for (const node of nodes) assertClean(audit, node, 300);
+  await assertEnriched(stage, nodes, 300);
 });
 
 test('an enricher that stood still for longer than it counts as alive does no harm when it goes on', { timeout: 90_000 }, async () => {
@@ -212,21 +216,15 @@ test('an enricher that stood still for longer than it counts as alive does no ha
   const nodes = ['node-1', 'node-2', 'node-3', 'node-4'];
   for (const node of nodes) await stage.announceNode(node);
   const [first] = await Promise.all([stage.spawnEnricher(), stage.spawnEnricher()]);
-  const writing = Promise.all(
-    nodes.map(async node => {
-      for (const batch of batchesOf(node, 1, 600)) await stage.store(node, batch);
-    }),
-  );
-  await waitFor(async () => (await stage.manager.streams.info(STREAMS.events.name)).state.messages > 1_000, { what: 'messages' });
+  const writing = writeBatches(stage, nodes, 600);
+  await waitFor(async () => (await messagesOfEvents(stage)) > 1_000, { what: 'messages' });
   first.kill('SIGSTOP');
   await writing;
   await stage.enriched(nodes);
   first.kill('SIGCONT');
   const more = nodes.map(node => stage.storeBatches(node, batchesOf(node, 601, 700)));
   await Promise.all(more);
-  await stage.enriched(nodes);
-  const audit = await stage.audit();
-  for (const node of nodes) assertClean(audit, node, 700);
+  await assertEnriched(stage, nodes, 700);
 });
 
 test('nats-server killed and started again: nothing lost, nothing twice', { timeout: 90_000 }, async () => {
@@ -240,13 +238,12 @@ test('nats-server killed and started again: nothing lost, nothing twice', { time
     }
   })();
   for (const messages of [500, 2_500]) {
-    await waitFor(async () => (await stage.manager.streams.info(STREAMS.events.name)).state.messages > messages, { what: 'messages' });
+    await waitFor(async () => (await messagesOfEvents(stage)) > messages, { what: 'messages' });
     await stage.server.kill();
     await stage.server.restart();
   }
   await writing;
-  await stage.enriched(['node-1']);
-  assertClean(await stage.audit(), 'node-1', 1_500);
+  await assertEnriched(stage, ['node-1'], 1_500);
 });
 
 test('what is published again is refused: a cursor set back stores nothing twice', async () => {
@@ -256,14 +253,14 @@ test('what is published again is refused: a cursor set back stores nothing twice
   await stage.storeBatches('node-1', batchesOf('node-1', 1, 20));
   await stage.enriched(['node-1']);
   await first.close();
-  const before = (await stage.manager.streams.info(STREAMS.events.name)).state.messages;
+  const before = await messagesOfEvents(stage);
   await stage.client.publish(
     '$KV.enrichers.cursor.node-1',
     JSON.stringify({ streamSequence: 3, storedAtMs: Date.now(), batch: 3, boot: 'boot-1', lastSequence: 150, owner: '' }),
   );
   await stage.enricher('b');
   await stage.enriched(['node-1']);
-  assert.equal((await stage.manager.streams.info(STREAMS.events.name)).state.messages, before);
+  assert.equal(await messagesOfEvents(stage), before);
 });
 
 test('a batch that RAW holds twice is enriched once', async () => {
@@ -278,8 +275,7 @@ test('a batch that RAW holds twice is enriched once', async () => {
     batches.map(batch => ({ ...batch, id: `${batch.id}-again` })),
   );
   await stage.storeBatches('node-1', batchesOf('node-1', 6, 7));
-  await stage.enriched(['node-1']);
-  assertClean(await stage.audit(), 'node-1', 7);
+  await assertEnriched(stage, ['node-1'], 7);
 });
 
 test('poison goes to the dead-letter stream with its reason, its numbers are told as lost, and the node goes on', async () => {
