@@ -3,7 +3,7 @@
 const REQUEST_TIMEOUT_MS = 30_000;
 
 /** @throws Error whose message is for people; `isFinal`: asking again is of no use */
-export async function getJson(path, signal) {
+export async function getJson(path, signal = new AbortController().signal) {
   let response;
   try {
     response = await fetch(path, { signal: AbortSignal.any([signal, AbortSignal.timeout(REQUEST_TIMEOUT_MS)]) });
