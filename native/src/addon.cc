@@ -252,6 +252,7 @@ Napi::Object NativeReader::count(Napi::Env env) {
   set("cgroups", own.cgroups);
   set("cgroupsEvicted", own.cgroups_evicted);
   set("containersNotDescribed", own.containers_not_described);
+  set("containersUndescribed", own.containers_undescribed);
   set("queueFull", queue_full_);
   set("cpuNs", own.cpu_ns);
   set("lifecycleRecords", kernel.submitted[TG_RING_LIFECYCLE]);

@@ -90,6 +90,8 @@ export interface Counters {
   cgroupsEvicted: number;
   /** Containers the runtime's files told nothing of. */
   containersNotDescribed: number;
+  /** Of those that root made, how many there are now. */
+  containersUndescribed: number;
   /** Times a batch found the queue to JavaScript full. */
   queueFull: number;
   /** CPU time of the reader's thread. */

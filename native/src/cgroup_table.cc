@@ -86,7 +86,12 @@ void CgroupTable::expire(uint64_t now_ns) {
   }
   // Ids are never used again, so an id that left the table leaves here too, at the latest when it is the oldest.
   while (!order_.empty() && !cgroups_.contains(order_.front())) order_.pop_front();
-  std::erase_if(containers_, [](const auto& entry) { return entry.second.expired(); });
+  undescribed_ = 0;
+  std::erase_if(containers_, [this](const auto& entry) {
+    const std::shared_ptr<Container> container = entry.second.lock();
+    if (container != nullptr) undescribed_ += container->by_root && !container->record && container->record_tries >= RECORD_TRIES_MAX;
+    return container == nullptr;
+  });
 }
 
 std::shared_ptr<Container> CgroupTable::container(uint64_t id) {

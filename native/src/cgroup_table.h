@@ -83,6 +83,8 @@ class CgroupTable {
   size_t size() const { return cgroups_.size(); }
   uint64_t evicted() const { return evicted_; }
   uint64_t not_described() const { return not_described_; }
+  // Containers there are that root made and that no record was found of, however often it was looked for; as of expire().
+  size_t undescribed() const { return undescribed_; }
 
  private:
   struct Cgroup {
@@ -133,6 +135,7 @@ class CgroupTable {
   std::deque<uint64_t> order_;  // of insertion, for eviction
   uint64_t evicted_ = 0;
   uint64_t not_described_ = 0;  // containers given up on
+  size_t undescribed_ = 0;
 };
 
 }  // namespace tidegate

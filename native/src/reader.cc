@@ -683,6 +683,7 @@ void Reader::publish_counters() {
   counters_.cgroups.store(cgroups_.size(), std::memory_order_relaxed);
   counters_.cgroups_evicted.store(cgroups_.evicted(), std::memory_order_relaxed);
   counters_.containers_not_described.store(cgroups_.not_described(), std::memory_order_relaxed);
+  counters_.containers_undescribed.store(cgroups_.undescribed(), std::memory_order_relaxed);
   counters_.cpu_ns.store(clock_ns(CLOCK_THREAD_CPUTIME_ID), std::memory_order_relaxed);
 }
 

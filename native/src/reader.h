@@ -36,7 +36,7 @@ struct ReaderCounters {
   std::atomic<uint64_t> last_sequence{0};
   std::atomic<uint64_t> malformed{0}, malformed_in_ring{0}, unknown_processes{0}, synchronisations{0};
   std::atomic<uint64_t> processes{0}, processes_running{0}, processes_evicted{0};
-  std::atomic<uint64_t> cgroups{0}, cgroups_evicted{0}, containers_not_described{0};
+  std::atomic<uint64_t> cgroups{0}, cgroups_evicted{0}, containers_not_described{0}, containers_undescribed{0};
   std::atomic<uint64_t> cpu_ns{0};
 };
 

@@ -235,6 +235,7 @@ describe("the container runtime's files", { skip: skipReason() }, () => {
     const before = sensor.reader.counters().containersNotDescribed;
     for (let run = 0; run < 8; run++) assert.deepEqual(known(await containerOf(without)), UNKNOWN);
     await sensor.until('giving up', () => sensor.reader.counters().containersNotDescribed > before);
+    await sensor.until('telling so', () => sensor.reader.counters().containersUndescribed > 0);
   });
 
   const toldOf = (container: Container | undefined) => {

@@ -30,6 +30,8 @@ export interface SensorStatus {
   recorded: boolean;
   /** A kubelet keeps pods on this machine. */
   hasKubelet?: boolean | undefined;
+  /** Containers there are of which the runtime's own record was looked for in vain: they have neither name nor image. */
+  undescribedContainers?: number | undefined;
 }
 
 export const SENSOR_STATUS_INTERVAL_MS = 5_000;
@@ -49,5 +51,6 @@ export const sensorStatusCodec = jsonCodec(
     spool: object<SensorStatus['spool']>({ bytes: count, batches: count, maxBytes: count }),
     recorded: flag,
     hasKubelet: optional(flag),
+    undescribedContainers: optional(count),
   }),
 );

@@ -135,6 +135,13 @@ function problemsOf(report: Omit<StatusReport, 'problems'>, nodes: readonly Know
     ...sensors
       .filter(sensor => sensor.spool.batches > 0)
       .map(sensor => `sensor of ${sensor.node} holds ${sensor.spool.batches} batches in its spool`),
+    ...nodes.flatMap(({ node, sensor, isSilent }) => {
+      const containers = isSilent ? 0 : (sensor?.value.undescribedContainers ?? 0);
+      if (containers === 0) return [];
+      const [which, whose] =
+        containers === 1 ? ['1 container', 'its runtime keeps no files'] : [`${containers} containers`, 'their runtimes keep no files'];
+      return `${which} on ${node} without name and image: ${whose} where its sensor looks, below TIDEGATE_HOST_ROOT`;
+    }),
     ...clusterProblems(report, nodes),
     ...(enrichers.some(enricher => enricher.alive) ? [] : ['no enricher is alive']),
     ...lag

@@ -262,6 +262,20 @@ test('why events have no pods is a problem: a node of another name, a Lease that
   await becomes([/^no gateway reports: .*2 nodes \(ip-10-0-0-7, node-a\) of the cluster.*KUBECONFIG/], 'no gateway');
 });
 
+test('containers whose runtime keeps its files elsewhere are a problem, and no longer when they are gone', async () => {
+  await using fixture = await startFixture();
+  const sensors = await new Kvm(fixture.nc).open(BUCKETS.sensors.name);
+  const problems = async () => ((await fixture.get('/api/v1/status')).body.problems as string[]).filter(each => each.includes('container'));
+  for (const [undescribedContainers, expected] of [
+    [1, '1 container on node-a without name and image: its runtime keeps no files where its sensor looks, below TIDEGATE_HOST_ROOT'],
+    [7, '7 containers on node-a without name and image: their runtimes keep no files where its sensor looks, below TIDEGATE_HOST_ROOT'],
+    [0, undefined],
+  ] as const) {
+    await sensors.put(nodeKey('node-a'), JSON.stringify({ ...SENSOR, node: 'node-a', undescribedContainers }));
+    await waitFor(async () => (await problems())[0] === expected, { what: expected ?? 'no problem' });
+  }
+});
+
 test('readiness follows the connection to NATS', async () => {
   await using fixture = await startFixture();
   assert.deepEqual((await fixture.get('/healthz')).body, { status: 'ok' });

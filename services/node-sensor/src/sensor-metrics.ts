@@ -29,6 +29,9 @@ export function registerMetrics(metrics: Metrics, { outbox, counters, publisher 
     "Containers without name and image because the runtime's files told nothing of them.",
     () => counters()?.containersNotDescribed ?? 0,
   );
+  gauge('undescribed_containers', "Containers there are that root's runtime made and whose files were looked for in vain.", {
+    read: () => counters()?.containersUndescribed ?? 0,
+  });
   observedCounters('ring_lost_events', 'Events the kernel had no room for in a ring, since the programs were loaded.', 'kind', () =>
     byKindName(counters()?.lostByKind),
   );

@@ -311,6 +311,7 @@ class NodeSensor implements Sensor {
       spool: { bytes, batches, maxBytes },
       recorded: false,
       hasKubelet: hasKubelet(this.#deps.reader),
+      undescribedContainers: counters?.containersUndescribed ?? 0,
     };
   }
 
