@@ -109,7 +109,7 @@ function hasLoaded(sensor: TestSensor, child: ChildProcess, program: string): bo
 /** Ends a program that reads its standard input. */
 async function end(child: ChildProcess): Promise<void> {
   child.stdin!.end();
-  if (child.exitCode === null) await once(child, 'exit');
+  if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
 }
 
 describe("the container runtime's files", { skip: skipReason() }, () => {
@@ -443,8 +443,9 @@ describe("where a container runtime's files are", { skip: skipReason() }, () => 
     context.after(() => sensor.close());
     const users = monitored('conmon', { uid: NOBODY });
     const contained = monitored('conmon', { inside: cgroups.make(`docker/${randomBytes(32).toString('hex')}`) });
+    // Both before anything can fail: one that stays would hold the test run up.
+    context.after(() => Promise.all([users, contained].map(({ monitor }) => end(monitor))));
     for (const { cgroup, monitor } of [users, contained]) {
-      context.after(() => end(monitor));
       await sensor.until('the monitor', () => hasLoaded(sensor, monitor, MONITORS.conmon));
       assert.equal((await containerIn(sensor, cgroup))?.unconfirmed, true);
     }
