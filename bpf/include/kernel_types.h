@@ -26,6 +26,7 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6
+#define IPPROTO_MPTCP 262
 #define EEXIST 17
 #define ECONNABORTED 103
 
@@ -177,6 +178,16 @@ struct path {
 struct file {
 	struct path f_path;
 	struct inode *f_inode;
+	void *private_data;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
 };
 
 struct fs_struct {
@@ -257,6 +268,7 @@ struct task_struct {
 	const struct cred *real_cred;
 	char comm[16];
 	struct fs_struct *fs;
+	struct files_struct *files;
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
 	kuid_t loginuid; /* with CONFIG_AUDIT */
@@ -288,6 +300,9 @@ struct sock_common {
 	unsigned char skc_state;
 	unsigned long skc_flags;
 	possible_net_t skc_net;
+	struct {
+		__s64 counter;
+	} skc_cookie;
 	struct in6_addr skc_v6_daddr, skc_v6_rcv_saddr;
 };
 
@@ -317,6 +332,10 @@ struct tcp_sock {
 	__u32 snd_una, write_seq;
 };
 
+struct mptcp_sock {
+	struct sock *first; /* the TCP connection or listener that it began with */
+};
+
 struct socket {
 	struct sock *sk;
 };
@@ -337,6 +356,15 @@ struct bpf_iter__task_file {
 	struct task_struct *task;
 	__u32 fd;
 	struct file *file;
+};
+
+/* Which system call it was: x86 has orig_ax, arm64 syscallno. */
+struct pt_regs___x86 {
+	unsigned long orig_ax;
+};
+
+struct pt_regs___arm64 {
+	int syscallno;
 };
 
 #pragma clang attribute pop

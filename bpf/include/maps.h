@@ -9,6 +9,7 @@
 #define TG_RING_DEFAULT_BYTES (1 << 20) /* user space sets the real size before load */
 #define TG_ENDED_MAX 4096 /* that end within the same moment */
 #define TG_FORKERS_MAX 8192
+#define TG_CONNECTIONS_MAX 65536 /* connections open at a time */
 #define TG_FILTER_UIDS_MAX 1024
 #define TG_FILTER_CGROUPS_MAX 4096
 #define TG_FILTER_NAMESPACES_MAX 1024
@@ -99,12 +100,12 @@ enum tg_socket_role {
 	TG_ROLE_LISTEN = 2, /* and the connections cloned from it */
 };
 
-/* Who a socket belongs to. A listener's is cloned into each connection it accepts, so that the owner is known in interrupt context. */
+/* Who a socket belongs to; process.pid 0: not known. A listener's is cloned into each connection made to it, and stands for whoever will accept. */
 struct tg_socket_owner {
 	struct tg_process_key process;
 	__u64 cgroup_id;
 	__u64 established_ktime_ns;
-	__u32 tid; /* last thread to act on the socket; 0 on an accepted connection nobody has acted on */
+	__u32 tid; /* last thread to act on the socket; 0: an interrupt or another process */
 	__u32 uid;
 	__u32 namespace_member, binary_member; /* enum tg_filter_member */
 	__u32 role; /* enum tg_socket_role */
@@ -117,6 +118,17 @@ struct {
 	__type(key, int);
 	__type(value, struct tg_socket_owner);
 } sockets SEC(".maps");
+
+/* Who accepted a connection, and who has an older one over MPTCP, by the address of its TCP socket, until it closes: where these are seen, the
+ * kernel does not vouch for the pointer, as storage with the socket would need. When it is full, the listener's owner stands for the one that
+ * accepted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, TG_CONNECTIONS_MAX);
+	__type(key, __u64);
+	__type(value, struct tg_socket_owner);
+} connections SEC(".maps");
 
 /* An exec record while it is put together: too large for the stack, of unknown size before it is done. */
 #define TG_EXEC_DATA_MAX (3 * TG_PATH_MAX + TG_ARGUMENTS_MAX)

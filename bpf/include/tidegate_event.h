@@ -132,7 +132,8 @@ struct tg_process_start {
 };
 _Static_assert(sizeof(struct tg_process_start) == 16, "tg_process_start layout");
 
-/* connect, accept, listen, close. The owner in the header is the process that called connect or listen (accept: the listener's). */
+/* connect, accept, listen, close. The owner in the header is the process that called connect, listen or accept (accepted
+ * unseen: the listener's). */
 struct tg_socket {
 	struct tg_header header;
 	__u64 cookie; /* 0 or a number unique to the socket, the same in all its events */

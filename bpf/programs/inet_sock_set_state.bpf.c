@@ -3,38 +3,14 @@
  * Hook: tp_btf/inet_sock_set_state. One hook sees every TCP connection made, accepted, refused and closed, and every listener, over IPv4 and
  * IPv6, only when the state changes: nothing is added to sending and receiving.
  *   connect  SYN_SENT -> ESTABLISHED, or -> CLOSE: it failed
- *   accept   SYN_RECV -> ESTABLISHED
+ *   accept   none: inet_csk_accept or sys_exit sees who does it. Only a connection that ends unaccepted has it here, before its close
  *   listen   any -> LISTEN
  *   close    -> CLOSE of a connection that was established
  * Most of these happen in interrupts, on top of whatever process is there. The owner is therefore kept with the socket, from the changes that
- * its own system call makes. Sockets older than the sensor are adopted by iter/task_file.
+ * its own system call makes, and by whoever accepted it. Sockets older than the sensor are adopted by iter/task_file.
  * From 5.12 (socket storage and cookies in tracing programs). Enforces nothing.
  */
 #include "socket.h"
-
-static __always_inline void socket_endpoints(struct tg_socket *record, struct sock *sk, struct tcp_sock *tcp)
-{
-	/* ::ffff:a.b.c.d is IPv4 spoken through an IPv6 socket; the IPv4 fields are then filled in too. */
-	__u32 mapped[4] = {};
-
-	record->family = sk->__sk_common.skc_family;
-	if (record->family == AF_INET6) {
-		bpf_core_read(mapped, sizeof(mapped), &sk->__sk_common.skc_v6_daddr);
-		if (!mapped[0] && !mapped[1] && mapped[2] == bpf_htonl(0xffff))
-			record->family = AF_INET;
-	}
-	if (record->family == AF_INET6) {
-		bpf_core_read(record->source_address, sizeof(record->source_address), &sk->__sk_common.skc_v6_rcv_saddr);
-		bpf_core_read(record->destination_address, sizeof(record->destination_address), &sk->__sk_common.skc_v6_daddr);
-	} else {
-		*(__u32 *)record->source_address = sk->__sk_common.skc_rcv_saddr;
-		*(__u32 *)record->destination_address = sk->__sk_common.skc_daddr;
-	}
-	/* Not skc_num: a socket on its way to CLOSE has given its port back. */
-	record->source_port = bpf_ntohs(tcp->inet_conn.icsk_inet.inet_sport);
-	record->destination_port = bpf_ntohs(sk->__sk_common.skc_dport);
-	record->network_namespace = sk->__sk_common.skc_net.net->ns.inum;
-}
 
 /* The kernel's counters take a SYN or FIN for a byte. */
 static __always_inline void socket_bytes(struct tg_socket *record, struct sock *sk, struct tcp_sock *tcp, int old_state,
@@ -80,7 +56,7 @@ static __always_inline __u32 socket_kind(int old_state, int new_state, const str
 	return 0;
 }
 
-/* Keeps the owner up to date. Returns it, or NULL when it is not known. */
+/* Keeps the owner that is stored with the socket up to date. Returns it, or NULL when there is none. */
 static __always_inline struct tg_socket_owner *socket_track(struct sock *sk, int old_state, int new_state, const struct tg_filters *wanted)
 {
 	struct tg_socket_owner *owner;
@@ -91,14 +67,16 @@ static __always_inline struct tg_socket_owner *socket_track(struct sock *sk, int
 		return tg_own_socket(sk, bpf_get_current_task_btf(), wanted, TG_ROLE_LISTEN);
 
 	owner = tg_socket_owner(sk);
-	if (new_state == TCP_FIN_WAIT1 || new_state == TCP_LAST_ACK) {
-		/* close(2) or shutdown(2), by the thread that runs. */
-		struct task_struct *task = bpf_get_current_task_btf();
-
-		if (!owner)
-			return tg_own_socket(sk, task, wanted, TG_ROLE_UNKNOWN);
-		owner->tid = task->tgid == (int)owner->process.pid ? task->pid : 0;
-	} else if (owner && new_state == TCP_ESTABLISHED) {
+	if (new_state == TCP_ESTABLISHED) {
+		if (!owner) {
+			/* Made to a listener without an owner: when it began is known all the same. */
+			owner = bpf_sk_storage_get(&sockets, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+			if (!owner)
+				return NULL;
+			__builtin_memset(owner, 0, sizeof(*owner));
+			owner->uid = ~0U;
+			owner->role = old_state == TCP_SYN_RECV ? TG_ROLE_LISTEN : TG_ROLE_UNKNOWN;
+		}
 		owner->established_ktime_ns = bpf_ktime_get_boot_ns();
 		if (owner->role == TG_ROLE_LISTEN)
 			owner->tid = 0;
@@ -106,37 +84,75 @@ static __always_inline struct tg_socket_owner *socket_track(struct sock *sk, int
 	return owner;
 }
 
+/* close(2) or shutdown(2), by the thread that runs; a kernel thread does it for MPTCP. Returns the owner from then on. */
+static __always_inline struct tg_socket_owner *socket_shut(struct sock *sk, struct tg_socket_owner *owner, const struct tg_filters *wanted)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (owner && owner->process.pid)
+		owner->tid = task->tgid == (int)owner->process.pid ? task->pid : 0;
+	else if (task->flags & PF_KTHREAD)
+		return owner;
+	else if (owner)
+		tg_fill_owner(owner, task, wanted);
+	else
+		return tg_own_socket(sk, task, wanted, TG_ROLE_UNKNOWN);
+	return owner;
+}
+
+/* stored: the owner with the socket, which knows when it was established; owner: who did it. Either may be NULL. */
+static __always_inline void socket_record(struct sock *sk, __u32 kind, int old_state, int new_state, const struct tg_filters *wanted,
+					  const struct tg_socket_owner *stored, const struct tg_socket_owner *owner)
+{
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+	struct tg_socket *record;
+
+	if (!tcp)
+		return;
+	record = tg_socket_reserve(wanted, kind, owner && owner->process.pid ? owner : NULL);
+	if (!record)
+		return;
+	record->cookie = bpf_get_socket_cookie(sk);
+	tg_socket_endpoints(record, sk);
+	if (stored)
+		record->established_ktime_ns = stored->established_ktime_ns;
+	if (kind == TG_RECORD_CLOSE)
+		socket_bytes(record, sk, tcp, old_state, stored);
+	else if (kind == TG_RECORD_LISTEN)
+		record->backlog = sk->sk_max_ack_backlog;
+	else if (new_state == TCP_CLOSE && kind == TG_RECORD_CONNECT)
+		record->error = connect_error(sk);
+	tg_submit(TG_RING_DATA, record);
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(inet_sock_set_state, struct sock *sk, int old_state, int new_state)
 {
 	struct tg_filters *wanted = tg_filters();
-	struct tg_socket_owner *owner;
-	struct tg_socket *record;
-	struct tcp_sock *tcp;
+	struct tg_socket_owner *stored, *owner, *holder = NULL;
+	__u64 address = (__u64)sk;
 	__u32 kind;
 
 	if (!wanted || !(wanted->kinds & TG_SOCKET_KINDS) || sk->sk_protocol != IPPROTO_TCP)
 		return 0;
-	owner = socket_track(sk, old_state, new_state, wanted);
-	kind = socket_kind(old_state, new_state, owner);
+	stored = socket_track(sk, old_state, new_state, wanted);
+	if (old_state != TCP_LISTEN && new_state != TCP_LISTEN && (!stored || stored->role != TG_ROLE_CONNECT))
+		holder = tg_holder(sk);
+	owner = holder ? holder : stored;
+	if (new_state == TCP_FIN_WAIT1 || new_state == TCP_LAST_ACK)
+		owner = socket_shut(sk, owner, wanted);
+	kind = socket_kind(old_state, new_state, stored);
+	if (kind == TG_RECORD_ACCEPT) {
+		bpf_get_socket_cookie(sk); /* gives it one, for whoever accepts */
+		return 0;
+	}
 	if (!kind)
 		return 0;
-	tcp = bpf_skc_to_tcp_sock(sk);
-	if (!tcp)
-		return 0;
-	record = tg_socket_reserve(wanted, kind, owner);
-	if (!record)
-		return 0;
-	record->cookie = bpf_get_socket_cookie(sk);
-	socket_endpoints(record, sk, tcp);
-	if (owner)
-		record->established_ktime_ns = owner->established_ktime_ns;
-	if (kind == TG_RECORD_CLOSE)
-		socket_bytes(record, sk, tcp, old_state, owner);
-	else if (kind == TG_RECORD_LISTEN)
-		record->backlog = sk->sk_max_ack_backlog;
-	else if (new_state == TCP_CLOSE)
-		record->error = connect_error(sk);
-	tg_submit(TG_RING_DATA, record);
+	/* It ends before, or without, anyone seen to accept it. */
+	if (kind == TG_RECORD_CLOSE && !holder && stored && stored->role == TG_ROLE_LISTEN)
+		socket_record(sk, TG_RECORD_ACCEPT, old_state, new_state, wanted, stored, stored);
+	socket_record(sk, kind, old_state, new_state, wanted, stored, owner);
+	if (holder && new_state == TCP_CLOSE)
+		bpf_map_delete_elem(&connections, &address);
 	return 0;
 }

@@ -28,6 +28,9 @@ constexpr std::string_view ITERATOR_SECTION = "iter/";
 constexpr std::string_view TRACEPOINT_SECTION = "tp_btf/";
 constexpr size_t ITERATOR_READ_BYTES = 256 * 1024;
 constexpr size_t FOLDER_NAME_LENGTH = 16;
+// Two programs for one thing: the second takes the first one's place where the kernel does not attach that.
+constexpr std::string_view PREFERRED = "inet_csk_accept";
+constexpr std::string_view SUBSTITUTE = "sys_exit";
 
 // FNV-1a of the object and the sizes of its rings: what must be equal for a sensor to go on with another's maps and programs.
 std::string fingerprint(const LoaderOptions& options) {
@@ -126,8 +129,13 @@ std::vector<HookReport> Loader::load(const std::function<void()>& before_attach)
 
   std::vector<HookReport> reports;
   bpf_program* program;
+  bool preferred = false;
   bpf_object__for_each_program(program, object_) {
     const std::string name = bpf_program__name(program);
+    if (name == SUBSTITUTE && preferred) {
+      let_go(name);
+      continue;
+    }
     HookReport report{std::string(hook_of(program)), name, {}, links_.contains(name)};
     if (const auto failure = refused.find(name); failure != refused.end()) {
       report.error = failure->second;
@@ -149,8 +157,12 @@ std::vector<HookReport> Loader::load(const std::function<void()>& before_attach)
         }
       }
     }
+    if (name == PREFERRED) preferred = report.attached;
     reports.push_back(std::move(report));
   }
+  // One of the two is as it should be.
+  const auto substitute = std::find_if(reports.begin(), reports.end(), [](const auto& each) { return each.program == SUBSTITUTE; });
+  if (substitute != reports.end() && substitute->attached) std::erase_if(reports, [](const auto& each) { return each.program == PREFERRED; });
   // Only now, so that there was no moment without programs.
   if (!folder_.empty()) {
     for (const std::string& name : names_in(options_.pin_directory)) {
@@ -203,6 +215,15 @@ void Loader::open_object(const std::map<std::string, std::string>& refused) {
     if (pinned != nullptr) links_.emplace(name, pinned);
     bpf_program__set_autoload(program, pinned == nullptr && !missing && !refused.contains(name));
   }
+}
+
+// Detaches a program that an earlier sensor has pinned.
+void Loader::let_go(const std::string& program) {
+  const auto link = links_.find(program);
+  if (link == links_.end()) return;
+  unlink(pin_path(program.c_str()).c_str());
+  bpf_link__destroy(link->second);
+  links_.erase(link);
 }
 
 int Loader::map(const char* name) const {

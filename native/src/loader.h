@@ -73,6 +73,7 @@ class Loader {
  private:
   void open_object(const std::map<std::string, std::string>& refused);
   void prepare_pins();
+  void let_go(const std::string& program);
   // Reads the iterator to its end. False when there is none, or visit says so.
   bool iterate(const char* hook, const std::function<bool(std::vector<char>& unread)>& visit) const;
   std::string pin_path(const char* name) const { return folder_ + "/" + name; }

@@ -12,8 +12,10 @@ const NAMES = [
   'an exec tells who',
   'both ends of a connection over 127.0.0.1',
   'every field of every record is set',
+  'that accept are named: daemon over tcp',
+  'that accept are named: thread over mptcp',
 ];
-const FILES = ['processes', 'connections', 'records'].map(name => `native/test/${name}.test.ts`);
+const FILES = ['processes', 'connections', 'records', 'accepting'].map(name => `native/test/${name}.test.ts`);
 
 for (const kernel of KERNELS) {
   const skip = (await prepareVm(kernel)) ?? false;

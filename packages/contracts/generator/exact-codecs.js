@@ -26,9 +26,15 @@ export function exactCodecs(text, messages) {
       const property = protobuf.util.jsonName(name);
       for (const [pattern, replacement] of [
         [new RegExp(`@property \\{number\\|null\\} \\[${property}\\]`), `@property {number|bigint|null} [${property}]`],
-        [new RegExp(`@member \\{number\\} ${property}\\n`), `@member {number|bigint} ${property}\n`],
+        [new RegExp(`@member \\{number(\\|null\\|undefined)?\\} ${property}\\n`), `@member {number|bigint$1} ${property}\n`],
         [new RegExp(`\\.${type}\\(message\\.${property}\\)`), `.${type}Exact(message.${property})`],
-        [new RegExp(`reader\\.${type}\\(\\)(?=[^\\n]*\\n\\s*message\\.${property} = value)`), `reader.${type}Exact()`],
+        // An optional field is assigned as it is read, any other looked at first.
+        [
+          new RegExp(
+            `(?<=message\\.${property} = )reader\\.${type}\\(\\)|reader\\.${type}\\(\\)(?=[^\\n]*\\n\\s*message\\.${property} = value)`,
+          ),
+          `reader.${type}Exact()`,
+        ],
       ]) {
         if (!pattern.test(body)) throw new Error(`pbjs wrote nothing like ${pattern} for ${message.name}.${name}`);
         body = body.replace(pattern, replacement);

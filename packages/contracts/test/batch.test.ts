@@ -136,7 +136,8 @@ test('every field of a kind is in its JSON, zeros too, and no field of another k
   const ends = { source_ip: '', source_port: 0, destination_ip: '', destination_port: 0, socket: '0', network_namespace: 0 };
   assert.deepEqual(jsonOf({ kind: Kind.KIND_CONNECT, connect: {} }).connect, { ...ends, error: 0 });
   assert.deepEqual(jsonOf({ kind: Kind.KIND_ACCEPT, accept: {} }).accept, ends);
-  assert.deepEqual(jsonOf({ kind: Kind.KIND_CLOSE, close: {} }).close, { ...ends, bytes_sent: 0, bytes_received: 0, duration_ns: '0' });
+  assert.deepEqual(jsonOf({ kind: Kind.KIND_CLOSE, close: {} }).close, { ...ends, bytes_sent: 0, bytes_received: 0 });
+  assert.equal(jsonOf({ kind: Kind.KIND_CLOSE, close: { durationNs: 5 } }).close?.duration_ns, '5');
   assert.deepEqual(jsonOf({ kind: Kind.KIND_LISTEN, listen: {} }).listen, {
     source_ip: '',
     source_port: 0,

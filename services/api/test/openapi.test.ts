@@ -90,7 +90,7 @@ const DETAILS: Event = {
   connect: ENDS,
   accept: ENDS,
   listen: { sourceIp: '10.0.0.9', sourcePort: 80 },
-  close: ENDS,
+  close: { ...ENDS, durationNs: 1 },
   loss: { reason: LossReason.LOSS_REASON_RING_FULL, count: 3, firstSequence: 90, lastSequence: 92, byKind: { 1: 3 } },
 };
 const KINDS = Object.keys(detailSchemas) as (keyof typeof detailSchemas)[];
