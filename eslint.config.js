@@ -19,6 +19,7 @@ const MAY_IMPORT = {
   'services/enricher': ['contracts', 'runtime'],
   'services/enforcer-gateway': ['contracts', 'runtime'],
   'services/api': ['contracts', 'runtime', 'events'],
+  'services/connectors': ['contracts', 'runtime', 'events'],
   loadtest: ['contracts', 'runtime', 'testkit', 'native', 'enricher'],
 };
 const WORKSPACES = Object.keys(MAY_IMPORT).map(folder => folder.split('/').at(-1));

@@ -94,7 +94,7 @@ export function metricsNamed(root, ...patterns) {
   const found = new Map();
   for (const file of filesOf(root, patterns))
     for (const [name] of readFileSync(join(root, file), 'utf8').matchAll(
-      /\btidegate_(?:node_sensor|enricher|enforcer_gateway|api)_[a-z0-9_]*[a-z0-9]\b/g,
+      /\btidegate_(?:node_sensor|enricher|enforcer_gateway|api|connectors)_[a-z0-9_]*[a-z0-9]\b/g,
     ))
       found.set(name, file);
   return found;

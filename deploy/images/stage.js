@@ -54,6 +54,9 @@ const IMAGES = {
     mkdirSync(join(folder, PREFIX, 'bin'), { recursive: true });
     symlinkSync(join('..', relative(PREFIX, command)), join(folder, PREFIX, 'bin', 'tidegate'));
   },
+  connectors: async folder => {
+    copyWorkspaces(['services/connectors'], folder);
+  },
   nats: async folder => {
     const { provideNatsServer, createLogger } = await import('../../packages/runtime/dist/index.js');
     const { path, version } = await provideNatsServer({ logger: createLogger({ name: 'stage', level: 'warn' }) });

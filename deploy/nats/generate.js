@@ -6,19 +6,15 @@
  *   node deploy/nats/generate.js --check   fails when the file is not as it should be
  */
 import { readFileSync, writeFileSync } from 'node:fs';
-import { NatsRole, rolePermissions } from '../../packages/runtime/dist/index.js';
+import { NatsRole, consumerPermissions, rolePermissions } from '../../packages/runtime/dist/index.js';
 
 const FILE = new URL('../helm/tidegate/files/users.conf', import.meta.url);
 /** The users of an installation; `admin` is for the embedded server. */
-const ROLES = [NatsRole.sensor, NatsRole.enricher, NatsRole.gateway, NatsRole.api, NatsRole.setup];
+const ROLES = [NatsRole.sensor, NatsRole.enricher, NatsRole.gateway, NatsRole.api, NatsRole.connectors, NatsRole.setup];
 
 const text = `# Written by deploy/nats/generate.js. Passwords come from the server's environment.
 users: [
-${[
-  ...ROLES.map(role => userText(role, rolePermissions(role))),
-  // For programs of your own: reads what the API reads, writes nothing, and takes any client's default inbox.
-  userText('consumer', { ...rolePermissions(NatsRole.api), subscribe: { allow: ['_INBOX.>'] } }),
-].join('\n')}
+${[...ROLES.map(role => userText(role, rolePermissions(role))), userText('consumer', consumerPermissions())].join('\n')}
 ]
 `;
 

@@ -14,7 +14,7 @@ const POLL_MS = 50;
 const STOP_TIMEOUT_MS = 60_000;
 const FIRST_PORT = 21_000;
 const LAST_PORT = 22_000;
-const PORTS = 5;
+const PORTS = 6;
 const OUTPUT_KEPT_BYTES = 16 * 1024;
 
 export interface Stack {

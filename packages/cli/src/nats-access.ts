@@ -7,9 +7,9 @@ import {
   NatsRole,
   TidegateError,
   connectNats,
+  consumerPermissions,
   createLogger,
   hasErrorCode,
-  readEverything,
   roleInboxPrefix,
   rolePermissions,
   type NatsUser,
@@ -41,7 +41,7 @@ export function embeddedNatsUsers(passwords: Readonly<Record<NatsRole, string>>)
     {
       user: CONSUMER_USER,
       password: randomBytes(24).toString('base64url'),
-      permissions: { publish: { allow: readEverything() }, subscribe: { allow: ['_INBOX.>'] } },
+      permissions: consumerPermissions(),
     },
   ];
 }

@@ -51,7 +51,7 @@ async function createNode(cluster: Cluster, name: string, bootID: string): Promi
 }
 
 async function startUp(host: Host, more: readonly string[], env: NodeJS.ProcessEnv) {
-  const ports = await freePorts(5);
+  const ports = await freePorts(6);
   const args = ['--nats-port', String(ports), '--api-port', String(ports + 1), '--health-ports', String(ports + 2), ...more];
   const command = startCommand(['up', ...(more.includes('--data-dir') ? [] : ['--data-dir', join(host.folder(), 'data')]), ...args], {
     env,

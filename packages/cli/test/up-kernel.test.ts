@@ -16,7 +16,7 @@ const skip = probe.ok ? false : probe.missing.join(' ');
 
 /** Each call starts it anew, on the same ports, folder and pins. */
 async function createStage(host: Host) {
-  const ports = await freePorts(5);
+  const ports = await freePorts(6);
   const folder = host.folder();
   const pins = join(host.bpffs(), 'tidegate');
   const args = ['--nats-port', String(ports), '--api-port', String(ports + 1), '--health-ports', String(ports + 2)];
@@ -64,7 +64,7 @@ test('a supervisor or a sensor that is killed leaves no pins in the end, and the
 test('where no bpffs is mounted, one is; where none can be, what is lost is said', { skip }, async () => {
   await using host = createHost();
   for (const canMount of [true, false]) {
-    const ports = await freePorts(5);
+    const ports = await freePorts(6);
     const args = ['--nats-port', String(ports), '--api-port', String(ports + 1), '--health-ports', String(ports + 2)];
     // In mounts of its own, where the machine's bpffs is not.
     const path = canMount ? '' : 'PATH=/nonexistent ';

@@ -21,7 +21,7 @@ interface Up {
 }
 
 async function startUp(host: Host, { folder = host.folder(), more = [] as string[], env = {} } = {}): Promise<Up> {
-  const ports = await freePorts(5);
+  const ports = await freePorts(6);
   const capture = await sampleCapture(host);
   const args = ['up', '--data-dir', join(folder, 'data'), '--play', capture, ...portArguments(ports), ...more];
   const command = startCommand(args, { cwd: folder, env: { TEST_FOLDER: join(folder, 'data'), ...env } });
@@ -209,7 +209,7 @@ test('processes end when the supervisor is killed, and the next up takes over', 
 test('a signal to npm or to the supervisor leaves nothing behind, and the next start works', async () => {
   await using host = createHost();
   const folder = host.folder();
-  const ports = await freePorts(5);
+  const ports = await freePorts(6);
   const capture = await sampleCapture(host);
   const args = ['--data-dir', join(folder, 'data'), '--play', capture, ...portArguments(ports)];
   for (const signal of SIGNALS) {
@@ -258,7 +258,7 @@ test('a signal to any process under the supervisor is got over, and leaves nothi
 
 test('a taken port is named, with how to choose another', async () => {
   await using host = createHost();
-  const ports = await freePorts(5);
+  const ports = await freePorts(6);
   const server = createServer().listen(ports + 1, '127.0.0.1');
   host.defer(() => void server.close());
   const folder = host.folder();

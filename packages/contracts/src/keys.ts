@@ -36,3 +36,6 @@ export function enricherMemberKey(enricher: string): string {
 export function enricherCursorKey(node: string): string {
   return `${CURSOR_PREFIX}${subjectToken(node)}`;
 }
+
+/** What keys of KV `positions` begin with that are the connectors'; a connector's name follows. */
+export const CONNECTOR_POSITION_PREFIX = 'connectors.';

@@ -4,6 +4,8 @@ import { kindName } from './kinds.ts';
 export const RAW_PREFIX = 'tidegate.raw';
 export const EVENTS_PREFIX = 'tidegate.events';
 export const DEAD_LETTER_PREFIX = 'tidegate.deadletter';
+/** Events as JSON, one a message, for plain subscribers: the other tokens are those of EVENTS. No stream holds them. */
+export const FEED_PREFIX = 'tidegate.feed';
 
 /** Namespace token of processes outside containers; the workload token is then the node's. */
 export const HOST_NAMESPACE = '_host';
@@ -53,16 +55,17 @@ export function rawSubject(node: string): string {
  * @param workload name of the workload, node or container
  */
 export function eventSubject(kind: number, namespace: string, workload: string): string {
-  const namespaceToken = namespace === HOST_NAMESPACE || namespace === NO_NAMESPACE ? namespace : subjectToken(namespace);
-  return `${EVENTS_PREFIX}.${kindName(kind)}.${namespaceToken}.${subjectToken(workload)}`;
+  return `${EVENTS_PREFIX}.${kindName(kind)}.${namespaceToken(namespace)}.${subjectToken(workload)}`;
+}
+
+/** Where an event of this subject of EVENTS is published as JSON. */
+export function feedSubject(kind: string, namespace: string, workload: string): string {
+  return `${FEED_PREFIX}.${kind}.${namespaceToken(namespace)}.${subjectToken(workload)}`;
 }
 
 /** Subject filter of EVENTS; what is left out matches all. */
 export function eventFilter(filter: { kind?: string | undefined; namespace?: string | undefined; workload?: string | undefined }): string {
-  const namespace =
-    filter.namespace === undefined || filter.namespace === HOST_NAMESPACE || filter.namespace === NO_NAMESPACE
-      ? filter.namespace
-      : subjectToken(filter.namespace);
+  const namespace = filter.namespace === undefined ? undefined : namespaceToken(filter.namespace);
   const workload = filter.workload === undefined ? undefined : subjectToken(filter.workload);
   return `${EVENTS_PREFIX}.${filter.kind ?? '*'}.${namespace ?? '*'}.${workload ?? '*'}`;
 }
@@ -74,4 +77,8 @@ export function parseEventSubject(subject: string): { kind: string; namespace: s
     return undefined;
   const isReserved = namespace === HOST_NAMESPACE || namespace === NO_NAMESPACE;
   return { kind, namespace: isReserved ? namespace : tokenName(namespace), workload: tokenName(workload) };
+}
+
+function namespaceToken(namespace: string): string {
+  return namespace === HOST_NAMESPACE || namespace === NO_NAMESPACE ? namespace : subjectToken(namespace);
 }

@@ -115,6 +115,17 @@ export function textList<const Details extends SettingDetails<string[]>>(details
   return setting(listType(TEXT), details);
 }
 
+/** Some of these words, with commas between them. */
+export function wordList<const Details extends SettingDetails<string[]>>(
+  words: readonly string[],
+  details: Details,
+): Setting<Given<string[], Details>> {
+  return setting(
+    listType({ expected: `one of ${words.join(', ')}`, parse: given => (words.includes(given) ? given : undefined) }),
+    details,
+  );
+}
+
 /** Integers with commas between them. */
 export function integerList<const Details extends SettingDetails<number[]> & IntegerBounds>(
   details: Details,

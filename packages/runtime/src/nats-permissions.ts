@@ -1,7 +1,9 @@
 import {
   BUCKETS,
+  CONNECTOR_POSITION_PREFIX,
   DEAD_LETTER_PREFIX,
   EVENTS_PREFIX,
+  FEED_PREFIX,
   LEFT_PREFIX,
   PACE_PREFIX,
   RAW_PREFIX,
@@ -16,7 +18,15 @@ import { bucketPrefix, bucketStream } from './stream-setup.ts';
  * Who may do what on NATS. One user for each service, with the least it needs and an inbox prefix of its own, so that no service reads
  * another's replies and a compromised node can only speak for itself.
  */
-export const NatsRole = { sensor: 'sensor', enricher: 'enricher', gateway: 'gateway', api: 'api', setup: 'setup', admin: 'admin' } as const;
+export const NatsRole = {
+  sensor: 'sensor',
+  enricher: 'enricher',
+  gateway: 'gateway',
+  api: 'api',
+  connectors: 'connectors',
+  setup: 'setup',
+  admin: 'admin',
+} as const;
 export type NatsRole = (typeof NatsRole)[keyof typeof NatsRole];
 
 /** A user as `authorization.users` of nats-server's configuration has it. */
@@ -30,6 +40,9 @@ export interface NatsPermissions {
   publish: { allow: string[] };
   subscribe: { allow: string[] };
 }
+
+/** Where any user who may publish here is told, by each server, of the account's connections and what they subscribe to; nats-server 2.8. */
+export const LISTENERS_SUBJECT = '$SYS.REQ.ACCOUNT.PING.CONNZ';
 
 const LEFT_NODES = `${bucketPrefix(BUCKETS.nodes.name)}${LEFT_PREFIX}*`;
 
@@ -91,6 +104,17 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
     case 'api':
       // Writes only that a node has left, and how soon somebody wants to see events.
       return allow([...readEverything(), `${PACE_PREFIX}.*`, LEFT_NODES, `${bucketPrefix(BUCKETS.sensors.name)}*`], [inbox]);
+    case 'connectors':
+      return allow(
+        [
+          ...readStream(STREAMS.events.name),
+          ...readStream(bucketStream(BUCKETS.positions.name)),
+          `${bucketPrefix(BUCKETS.positions.name)}${CONNECTOR_POSITION_PREFIX}*`,
+          `${FEED_PREFIX}.>`,
+          LISTENERS_SUBJECT,
+        ],
+        [inbox],
+      );
     case 'setup':
       return allow(
         [...Object.values(STREAMS).map(stream => stream.name), ...Object.values(BUCKETS).map(bucket => bucketStream(bucket.name))].flatMap(
@@ -103,8 +127,13 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
   }
 }
 
-/** What a consumer of one's own may publish: all it takes to read streams and buckets, and nothing else. */
-export function readEverything(): string[] {
+/** Programs of one's own: they read everything and write nothing, and take any client's default inbox. */
+export function consumerPermissions(): NatsPermissions {
+  return allow(readEverything(), ['_INBOX.>', `${EVENTS_PREFIX}.>`, `${FEED_PREFIX}.>`]);
+}
+
+/** All it takes to read streams and buckets, and nothing else. */
+function readEverything(): string[] {
   return [...Object.values(STREAMS).map(({ name }) => name), ...Object.values(BUCKETS).map(({ name }) => bucketStream(name))].flatMap(
     readStream,
   );

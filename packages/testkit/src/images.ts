@@ -9,7 +9,7 @@ import { acquireLock } from './kubernetes/lock.ts';
 import { findProgram, installPackages } from './kubernetes/programs.ts';
 
 /** Targets of the Dockerfile. */
-export const IMAGES = ['sensor', 'enricher', 'gateway', 'api', 'nats'] as const;
+export const IMAGES = ['sensor', 'enricher', 'gateway', 'api', 'connectors', 'nats'] as const;
 export type ImageName = (typeof IMAGES)[number];
 
 export interface ImageBuild {

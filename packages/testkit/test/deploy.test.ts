@@ -160,7 +160,7 @@ describe('the chart on a cluster', { skip: unavailable }, () => {
   });
 
   test('only the gateway can read the cluster, and nothing it does not need', async () => {
-    for (const component of ['sensor', 'enricher', 'api', 'nats', 'gateway']) {
+    for (const component of ['sensor', 'enricher', 'api', 'connectors', 'nats', 'gateway']) {
       const token = (await kubectl('-n', NAMESPACE, 'create', 'token', `tidegate-${component}`)).trim();
       const asComponent = ['--token', token];
       const review = { apiVersion: 'authorization.k8s.io/v1', kind: 'SelfSubjectRulesReview', spec: { namespace: NAMESPACE } };

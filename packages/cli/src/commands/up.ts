@@ -20,7 +20,7 @@ export const upCommand: CommandSpec = {
     new Option('--nats <url>', 'use this NATS instead of starting one').env('TIDEGATE_NATS_URL'),
     new Option('--nats-port <port>', 'port of the NATS that is started').env('TIDEGATE_NATS_PORT').default(DEFAULT_NATS_PORT),
     new Option('--api-port <port>', 'port of page and API').env('TIDEGATE_API_PORT').default(DEFAULT_API_PORT),
-    new Option('--health-ports <port>', 'first of three ports for health and metrics of sensor, enricher and gateway')
+    new Option('--health-ports <port>', 'first of four ports for health and metrics of sensor, enricher, gateway and connectors')
       .env('TIDEGATE_HEALTH_PORTS')
       .default('7402'),
     new Option('--play <file>', 'play this capture instead of using the kernel'),
@@ -36,7 +36,7 @@ export const upCommand: CommandSpec = {
     if (natsUrl !== undefined) natsUrlOf(faults, natsUrl);
     const natsPort = faults.integer('--nats-port', options.text('natsPort'), PORT);
     const apiPort = faults.integer('--api-port', options.text('apiPort'), PORT);
-    const healthPort = faults.integer('--health-ports', options.text('healthPorts'), { min: 1, max: PORT.max - 2 });
+    const healthPort = faults.integer('--health-ports', options.text('healthPorts'), { min: 1, max: PORT.max - 3 });
     const logFormat = faults.oneOf('--log-format', options.text('logFormat'), LOG_FORMATS);
     const cluster = options.text('cluster');
     if (cluster !== undefined && !isClusterName(cluster)) faults.add('--cluster', CLUSTER_NAME_RULE, cluster);

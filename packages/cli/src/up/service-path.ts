@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
-export type ServiceName = 'node-sensor' | 'enricher' | 'api' | 'enforcer-gateway';
+export type ServiceName = 'node-sensor' | 'enricher' | 'api' | 'connectors' | 'enforcer-gateway';
 
 /** The built program of a service in this checkout. Services are processes, not imports. */
 export function servicePath(service: ServiceName, program = 'main'): string {

@@ -53,7 +53,7 @@ export interface UpOptions {
   natsUrl: string | undefined;
   natsPort: number;
   apiPort: number;
-  /** First of three: sensor, enricher, gateway. */
+  /** First of four: sensor, enricher, gateway, connectors. */
   healthPort: number;
   logFormat: LogFormat;
   /** Played instead of using the kernel. */
@@ -114,6 +114,7 @@ export async function runUp(options: UpOptions, given: CommandContext): Promise<
     const services: Part[] = [
       ...(hasGateway ? [up.gateway] : []),
       up.api,
+      up.connectors,
       up.enricher,
       capture === undefined ? up.sensor(choice?.node) : up.player(capture),
     ];
@@ -214,6 +215,7 @@ function createParts({ options, context, guardian, natsUrl }: PartsOptions) {
     gateway: service('gateway', 'enforcer-gateway', NatsRole.gateway, healthPort + 2, { TIDEGATE_CLUSTER: options.cluster }),
     api: service('api', 'api', NatsRole.api, undefined, { TIDEGATE_API_PORT: String(apiPort) }),
     enricher: service('enricher', 'enricher', NatsRole.enricher, healthPort + 1),
+    connectors: service('connectors', 'connectors', NatsRole.connectors, healthPort + 3),
     // Links and maps stay pinned only where the user wants it: Ctrl-C leaves nothing behind.
     sensor: (node: string | undefined) =>
       service('sensor', 'node-sensor', NatsRole.sensor, healthPort, {
@@ -278,6 +280,7 @@ function neededPorts({ natsUrl, natsPort, apiPort, healthPort }: UpOptions) {
     { port: apiPort, use: 'page and API; --api-port chooses another' },
     { port: healthPort, use: "the sensor's health and metrics; --health-ports chooses others" },
     { port: healthPort + 1, use: "the enricher's health and metrics; --health-ports chooses others" },
+    { port: healthPort + 3, use: "the connectors' health and metrics; --health-ports chooses others" },
   ];
 }
 
