@@ -2,7 +2,7 @@
 // Ways to become an orphan, or the child of another; for tests. lineage <form> <marker>
 // A launcher starts a middle process, that one a last process, which runs "true <marker>-last" once the kernel names another parent for it.
 // Standard output, before that: pid of the middle process, and of the last one's parent by then. In form "held" the last process goes on when
-// standard input says so.
+// standard input has a byte for it, and the launcher stays until that ends.
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -83,6 +83,8 @@ int main(int argc, char **argv)
 	close(ends[1]);
 	// Closed with the last process, whoever its parent is.
 	while (read(ends[0], &byte, 1) > 0)
+		;
+	while (is("held") && read(0, &byte, 1) > 0)
 		;
 	while (wait(NULL) > 0)
 		;
