@@ -33,7 +33,7 @@ export async function run(report: Report): Promise<void> {
 
     const samplesMs: number[] = [];
     let losses = 0;
-    const socket = new WebSocket(`${stack.apiUrl.replace('http', 'ws')}/api/v1/events/live?kind=close,loss&batch=true`);
+    const socket = new WebSocket(`${stack.apiUrl.replace('http', 'ws')}/api/v1/events/live?kind=close,loss&batch=true&pace=live`);
     await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject));
     socket.on('message', (data: Buffer) => {
       const nowMs = performance.timeOrigin + performance.now();
