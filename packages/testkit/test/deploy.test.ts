@@ -22,7 +22,7 @@ interface ListedPod {
 
 interface ShownEvent {
   kind: string;
-  process: { binary: string; arguments: string[]; entered?: boolean };
+  process: { binary: string; arguments: string[]; entered?: string };
   pod?: { name: string; namespace: string; workload: string; workload_kind: string; labels: Record<string, string> };
   container?: { name: string; image: string };
 }
@@ -148,7 +148,7 @@ describe('the chart on a cluster', { skip: unavailable }, () => {
       timeoutMs: CLUSTER_TIMEOUT_MS,
     });
     assert.equal(started.binary, '/bin/busybox');
-    assert.equal(started.entered, true);
+    assert.equal(started.entered, 'exec');
     const [web] = await podsOf('shop');
     assert.equal(pod?.name, web?.metadata.name);
     assert.deepEqual([pod?.namespace, pod?.workload, pod?.workload_kind, pod?.labels.app], ['shop', 'web', 'Deployment', 'web']);
@@ -216,7 +216,7 @@ describe('the chart on a cluster', { skip: unavailable }, () => {
     const passwords = () => kubectl('-n', NAMESPACE, 'get', 'secret', 'tidegate-nats-users', '-o', 'jsonpath={.data}');
     const before = await passwords();
     await runHelm('upgrade', RELEASE, chart, ...values(), '--set', 'logLevel=debug', '--wait', '--timeout', INSTALL_TIMEOUT);
-    assert.equal(Object.keys(JSON.parse(before) as object).length, 6);
+    assert.equal(Object.keys(JSON.parse(before) as object).length, 7);
     assert.equal(await passwords(), before);
   });
 

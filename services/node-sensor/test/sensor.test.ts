@@ -240,7 +240,7 @@ test('a sensor that keeps nothing pinned tells once that nobody was watching whi
   assert.deepEqual(stormExecs(batches, 'second'), upTo(20));
   const gaps = batches.flatMap(({ events }) => events.flatMap(({ loss }) => (loss && !loss.count ? [loss] : [])));
   assert.deepEqual(
-    gaps.map(({ reason, fromKtimeNs = 0, toKtimeNs = 0 }) => [reason, fromKtimeNs > 0 && toKtimeNs > fromKtimeNs]),
+    gaps.map(({ reason, fromKtimeNs, toKtimeNs }) => [reason, (fromKtimeNs ?? 0) > 0 && (toKtimeNs ?? 0) > (fromKtimeNs ?? 0)]),
     [[LossReason.LOSS_REASON_SENSOR_RESTART, true]],
   );
 });
