@@ -9,7 +9,7 @@
 #define TG_RING_DEFAULT_BYTES (1 << 20) /* user space sets the real size before load */
 #define TG_ENDED_MAX 4096 /* that end within the same moment */
 #define TG_FORKERS_MAX 8192
-#define TG_CONNECTIONS_MAX 65536 /* connections open at a time */
+#define TG_CONNECTIONS_MAX 262144 /* accepted ones that are open at a time */
 #define TG_FILTER_UIDS_MAX 1024
 #define TG_FILTER_CGROUPS_MAX 4096
 #define TG_FILTER_NAMESPACES_MAX 1024
@@ -120,8 +120,8 @@ struct {
 } sockets SEC(".maps");
 
 /* Who accepted a connection, and who has an older one over MPTCP, by the address of its TCP socket, until it closes: where these are seen, the
- * kernel does not vouch for the pointer, as storage with the socket would need. When it is full, the listener's owner stands for the one that
- * accepted. */
+ * kernel does not vouch for the pointer, as storage with the socket would need. When it is full, that
+ * is counted, and the connection's end tells both in the name of the listener's owner. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

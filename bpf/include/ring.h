@@ -45,6 +45,14 @@ static __always_inline void tg_count_filtered(__u32 type)
 		tg_count(all->filtered_by_kind[type]);
 }
 
+static __always_inline void tg_count_untracked_accept(void)
+{
+	struct tg_counters *all = tg_counters();
+
+	if (all)
+		tg_count(all->untracked_accepts);
+}
+
 /*
  * Room for a record of fixed size, or NULL after counting the loss; then tg_submit. What the ring hands out holds bytes of earlier records, so
  * it is cleared here, once for every program: a field that a branch does not set is 0. size: a constant.

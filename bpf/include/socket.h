@@ -138,8 +138,10 @@ static __always_inline void tg_accept(struct sock *sk)
 	address = (__u64)sk;
 	owner.role = TG_ROLE_LISTEN;
 	tg_fill_owner(&owner, bpf_get_current_task_btf(), wanted);
-	if (bpf_map_update_elem(&connections, &address, &owner, BPF_ANY))
+	if (bpf_map_update_elem(&connections, &address, &owner, BPF_ANY)) {
+		tg_count_untracked_accept();
 		return;
+	}
 	record = tg_socket_reserve(wanted, TG_RECORD_ACCEPT, &owner);
 	if (!record)
 		return;

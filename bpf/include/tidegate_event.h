@@ -168,6 +168,7 @@ struct tg_counters {
 	__u64 lost_by_kind[TG_KIND_MAX]; /* reserve failed: an event is lost */
 	__u64 lost_fork; /* fork and hidden lifecycle records lost: no event, but ancestry may have a hole */
 	__u64 lost_cgroup;
+	__u64 untracked_accepts; /* map `connections` was full */
 	__u64 filtered_by_kind[TG_KIND_MAX];
 };
 

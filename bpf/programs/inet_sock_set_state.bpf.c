@@ -133,8 +133,13 @@ int BPF_PROG(inet_sock_set_state, struct sock *sk, int old_state, int new_state)
 	__u64 address = (__u64)sk;
 	__u32 kind;
 
-	if (!wanted || !(wanted->kinds & TG_SOCKET_KINDS) || sk->sk_protocol != IPPROTO_TCP)
+	if (!wanted || sk->sk_protocol != IPPROTO_TCP)
 		return 0;
+	if (!(wanted->kinds & TG_SOCKET_KINDS)) {
+		if (new_state == TCP_CLOSE)
+			bpf_map_delete_elem(&connections, &address);
+		return 0;
+	}
 	stored = socket_track(sk, old_state, new_state, wanted);
 	if (old_state != TCP_LISTEN && new_state != TCP_LISTEN && (!stored || stored->role != TG_ROLE_CONNECT))
 		holder = tg_holder(sk);

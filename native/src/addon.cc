@@ -259,6 +259,7 @@ Napi::Object NativeReader::count(Napi::Env env) {
   set("dataRecords", kernel.submitted[TG_RING_DATA]);
   set("lostForks", kernel.lost_fork);
   set("lostCgroups", kernel.lost_cgroup);
+  set("untrackedAccepts", kernel.untracked_accepts);
   result.Set("lostByKind", by_kind(env, kernel.lost_by_kind));
   result.Set("filteredByKind", by_kind(env, kernel.filtered_by_kind));
   return result;

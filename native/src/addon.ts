@@ -102,6 +102,8 @@ export interface Counters {
   /** Records the kernel had no room for, since the maps were made. */
   lostForks: number;
   lostCgroups: number;
+  /** Connections of which the kernel could not remember who accepted them: told when they end, in the name of the listener's owner. */
+  untrackedAccepts: number;
   /** By number of Kind. */
   lostByKind: Record<number, number>;
   filteredByKind: Record<number, number>;

@@ -7,17 +7,21 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <cstdarg>
 #include <cstring>
 #include <fstream>
 #include <iterator>
 #include <optional>
+#include <thread>
 
 #include "libbpf_log.h"
 
@@ -28,6 +32,8 @@ constexpr std::string_view ITERATOR_SECTION = "iter/";
 constexpr std::string_view TRACEPOINT_SECTION = "tp_btf/";
 constexpr size_t ITERATOR_READ_BYTES = 256 * 1024;
 constexpr size_t FOLDER_NAME_LENGTH = 16;
+constexpr int LOAD_ATTEMPTS = 20;
+constexpr auto LOAD_PAUSE = std::chrono::milliseconds(10);
 // Two programs for one thing: the second takes the first one's place where the kernel does not attach that.
 constexpr std::string_view PREFERRED = "inet_csk_accept";
 constexpr std::string_view SUBSTITUTE = "sys_exit";
@@ -90,6 +96,22 @@ std::string_view hook_of(const bpf_program* program) {
   return slash == std::string_view::npos ? section : section.substr(slash + 1);
 }
 
+// While it lives, signals go to other threads, or wait: the kernel gives up verifying a program for any that is pending (EAGAIN).
+class HeldSignals {
+ public:
+  HeldSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~HeldSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  HeldSignals(const HeldSignals&) = delete;
+  HeldSignals& operator=(const HeldSignals&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 bool is_iterator(const bpf_program* program) { return std::string_view(bpf_program__section_name(program)).starts_with(ITERATOR_SECTION); }
 
 }  // namespace
@@ -110,21 +132,7 @@ Loader::~Loader() {
 
 std::vector<HookReport> Loader::load(const std::function<void()>& before_attach) {
   prepare_pins();
-  // libbpf loads all programs or none, and tells only in its log which one failed: leave that one out and try again.
-  std::map<std::string, std::string> refused;
-  while (true) {
-    open_object(refused);
-    LibbpfLog log;
-    const int error = bpf_object__load(object_);
-    if (error == 0) break;
-    const std::string program = log.failed_program();
-    const std::string reason = strerror(-error) + (": " + log.text());
-    if (program.empty() || refused.contains(program)) throw LoadError("cannot load " + options_.object_file + ": " + reason);
-    refused.emplace(program, reason);
-    detach(false);
-    bpf_object__close(object_);
-    object_ = nullptr;
-  }
+  const std::map<std::string, std::string> refused = load_object();
   before_attach();
 
   std::vector<HookReport> reports;
@@ -171,6 +179,36 @@ std::vector<HookReport> Loader::load(const std::function<void()>& before_attach)
     }
   }
   return reports;
+}
+
+// Returns the programs that the kernel refused, with its reasons.
+std::map<std::string, std::string> Loader::load_object() {
+  // libbpf loads all programs or none, and tells only in its log which one failed: leave that one out and try again.
+  std::map<std::string, std::string> refused;
+  const HeldSignals held;
+  for (int interrupted = 0;;) {
+    open_object(refused);
+    LibbpfLog log;
+    const int error = bpf_object__load(object_);
+    if (error == 0) return refused;
+    // Work that the kernel has for this thread counts as a signal too, and cannot be held.
+    if (error == -EAGAIN && ++interrupted < LOAD_ATTEMPTS) {
+      close_object();
+      std::this_thread::sleep_for(LOAD_PAUSE);
+      continue;
+    }
+    const std::string program = log.failed_program();
+    const std::string reason = strerror(-error) + (": " + log.text());
+    if (program.empty() || refused.contains(program)) throw LoadError("cannot load " + options_.object_file + ": " + reason);
+    refused.emplace(program, reason);
+    close_object();
+  }
+}
+
+void Loader::close_object() {
+  detach(false);
+  bpf_object__close(object_);
+  object_ = nullptr;
 }
 
 void Loader::prepare_pins() {

@@ -72,6 +72,8 @@ class Loader {
 
  private:
   void open_object(const std::map<std::string, std::string>& refused);
+  std::map<std::string, std::string> load_object();
+  void close_object();
   void prepare_pins();
   void let_go(const std::string& program);
   // Reads the iterator to its end. False when there is none, or visit says so.

@@ -4,6 +4,8 @@ import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { createConnection, createServer, type AddressInfo } from 'node:net';
+import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import { createHost, type Host } from '@tidegate/testkit';
 import { readState, stormPinned, type StormOptions } from '../src/index.ts';
@@ -186,6 +188,35 @@ describe('losses', { skip: skipReason() }, () => {
     assert.equal(second.reader.pinning.resumed, true);
     await second.until('an exec between the two', () => findExec(second, marker) !== undefined);
     await second.close();
+  });
+
+  test('more connections than the kernel remembers the accepter of: counted, and told when they end', async t => {
+    const sensor = startSensor({ pinDirectory }, folder);
+    const [pins = ''] = readdirSync(pinDirectory);
+    execFileSync(compileProgram(folder, 'fill_map'), [join(pinDirectory, pins, 'connections')]);
+    const server = createServer(socket => socket.resume().on('end', () => socket.end())).listen(0, '127.0.0.1');
+    t.after(() => server.close());
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const socket = createConnection({ host: '127.0.0.1', port });
+    await once(socket, 'connect');
+    const { localPort } = socket;
+    const ofServer = (): SeenEvent[] =>
+      sensor.events.filter(({ event: { accept, close } }) => {
+        const ends = accept ?? close;
+        return ends?.sourcePort === port && ends.destinationPort === localPort;
+      });
+    socket.end();
+    await sensor.until('the close', () => ofServer().some(({ event }) => event.close));
+    assert.deepEqual(
+      ofServer().map(({ event, process: owner }) => [event.accept ? 'accept' : 'close', owner?.pid]),
+      [
+        ['accept', process.pid],
+        ['close', process.pid],
+      ],
+    );
+    assert.ok(sensor.reader.counters().untrackedAccepts > 0);
+    await sensor.close();
   });
 
   test('who forked a process that is an orphan by now is known to the next sensor too', async t => {

@@ -1,6 +1,6 @@
 import { LossReason } from '@tidegate/contracts';
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -90,6 +90,21 @@ describe('reader', { skip: skipReason() }, () => {
     }
     assert.ok(bpfDescriptors() <= descriptors);
     rmSync(folder, { recursive: true });
+  });
+
+  test('signals that come while the programs are loaded stop none of them', async t => {
+    process.on('SIGUSR2', nothing);
+    t.after(() => process.off('SIGUSR2', nothing));
+    const sender = spawn('bash', ['-c', `while kill -USR2 ${process.pid}; do :; done`], { stdio: 'ignore' });
+    t.after(() => sender.kill('SIGKILL'));
+    await once(process, 'SIGUSR2');
+    const sensor = startSensor();
+    sender.kill('SIGKILL');
+    await sensor.close();
+    assert.deepEqual(
+      sensor.hooks.filter(hook => !hook.attached),
+      [],
+    );
   });
 
   test('a state file has one reader at a time, and others may look into it', async () => {

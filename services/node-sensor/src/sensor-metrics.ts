@@ -35,6 +35,11 @@ export function registerMetrics(metrics: Metrics, { outbox, counters, publisher 
   observedCounters('ring_lost_events', 'Events the kernel had no room for in a ring, since the programs were loaded.', 'kind', () =>
     byKindName(counters()?.lostByKind),
   );
+  observedCounter(
+    'untracked_accepts',
+    "Connections told only when they ended, in the name of the listener's owner: there were more than the kernel remembers the accepter of.",
+    () => counters()?.untrackedAccepts ?? 0,
+  );
   observedCounters('filtered_events', 'Events a filter kept back in the kernel, since the programs were loaded.', 'kind', () =>
     byKindName(counters()?.filteredByKind),
   );
