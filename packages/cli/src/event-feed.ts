@@ -78,10 +78,16 @@ async function connect(base: string, query: Query, signal: AbortSignal): Promise
     wake?.();
     wake = undefined;
   };
-  const abort = () => (socket.readyState === WebSocket.OPEN ? socket.close(1000) : socket.terminate());
+  const abort = () => {
+    // A paused socket would not read the answer to its close.
+    socket.resume();
+    if (socket.readyState === WebSocket.OPEN) socket.close(1000);
+    else socket.terminate();
+  };
   signal.addEventListener('abort', abort, { once: true });
   // Two frames at most wait here; the rest waits in the socket, and the server notices.
   socket.on('message', data => {
+    if (signal.aborted) return;
     frames.push(String(data));
     socket.pause();
     change();

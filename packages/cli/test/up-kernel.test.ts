@@ -1,15 +1,18 @@
 /** The whole pipeline on this machine's kernel: what a user sees who types `tidegate up` and runs a program. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { EventJson } from '@tidegate/contracts';
 import { createHost, waitFor, type Host } from '@tidegate/testkit';
+import { ExitCode } from '../src/command.ts';
 import { probeKernel } from '../src/up/kernel-probe.ts';
 import { MAIN, cleanEnvironment, freePorts, runCommand, startCommand, startProgram, type RunningCommand } from './command-runner.ts';
 
+const BPF_OBJECT = fileURLToPath(new URL('../../../bpf/build/tidegate.bpf.o', import.meta.url));
 const probe = await probeKernel(process.env);
 
 const skip = probe.ok ? false : probe.missing.join(' ');
@@ -85,6 +88,26 @@ test('where no bpffs is mounted, one is; where none can be, what is lost is said
     up.child.kill('SIGINT');
     assert.equal(await up.ended, 0);
   }
+});
+
+test('ready means that events come: a hook that is off is named, and the exit status says so', { skip }, async () => {
+  await using host = createHost();
+  const ports = await freePorts(6);
+  const args = ['--nats-port', String(ports), '--api-port', String(ports + 1), '--health-ports', String(ports + 2)];
+  // As on a kernel without this tracepoint.
+  const object = join(host.folder(), 'tidegate.bpf.o');
+  const programs = readFileSync(BPF_OBJECT, 'latin1');
+  writeFileSync(object, programs.replaceAll('tp_btf/sched_process_exec', 'tp_btf/sched_process_exeq'), 'latin1');
+  const { code, stdout, stderr } = await runCommand(['up', '--data-dir', join(host.folder(), 'data'), ...args], {
+    env: { TIDEGATE_PIN_DIRECTORY: join(host.bpffs(), 'tidegate'), TIDEGATE_NODE: 'test-node', TIDEGATE_BPF_OBJECT: object },
+  });
+  assert.equal(code, ExitCode.failed);
+  assert.match(
+    stderr,
+    /not read back from EVENTS within 10 s.*sched_process_exeq is off: this kernel has no tracepoint sched_process_exeq.*NO_EVENTS/,
+  );
+  assert.doesNotMatch(stdout, /Tidegate is ready/);
+  assert.match(stdout, /stopped/);
 });
 
 test('a program is seen with its parents, and the audit is clean', { skip }, async () => {

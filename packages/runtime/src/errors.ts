@@ -76,6 +76,11 @@ export const ErrorCatalogue = {
     meaning: 'This machine lacks something the kernel sensor needs; the message says what.',
     remedy: 'Do what it says; without kernel events, `tidegate up` plays a capture.',
   },
+  NO_EVENTS: {
+    meaning: '`tidegate up` started everything, and yet no event of a program that it ran came to EVENTS.',
+    remedy:
+      'The message names hooks that the kernel refused, with its reason. When there is none, the log of sensor and enricher may say more.',
+  },
   INVALID_ARGUMENT: {
     meaning: 'A value handed to a function or command is malformed.',
     remedy: 'Correct what it names; the command has `--help`.',

@@ -19,6 +19,7 @@ import {
 import type { NatsConnection } from '@nats-io/nats-core';
 import {
   NatsRole,
+  TidegateError,
   createBuckets,
   connectNats,
   createLogger,
@@ -40,6 +41,7 @@ import { formatLogLine, type LogFormat } from './log-lines.ts';
 import { leaveOldName } from './machine-name.ts';
 import { chooseNode } from './node-choice.ts';
 import { requirePorts } from './ports.ts';
+import { hasFilters, isReadBack } from './read-back.ts';
 import { takeRunFile } from './run-file.ts';
 import { commandPath, demoCapturePath, serviceArguments, type ServiceName } from './service-path.ts';
 import { fitStorage } from './storage-budget.ts';
@@ -134,7 +136,9 @@ export async function runUp(options: UpOptions, given: CommandContext): Promise<
       if (unready.length > 0)
         up.say(`not ready after ${READY_TIMEOUT_MS / 1000} s: ${unready.join(', ')}; the log above may say why`, 'warn');
       else {
+        const isRead = capture === undefined && !hasFilters(context.env) ? await isReadBack(page, context.signal) : undefined;
         const reports = await newestReports(natsUrl, up.adminEnv, context.signal);
+        if (isRead === false && !context.signal.aborted) throw noEvents(reports.sensor);
         for (const line of welcome({ startMs, page, natsUrl, capture, reports, isEmbedded: options.natsUrl === undefined, context }))
           up.say(line);
       }
@@ -405,6 +409,16 @@ function welcome({ startMs, page, natsUrl, capture, reports: { sensor, gateway }
     `  try     npx tidegate events${page === `http://127.0.0.1:${DEFAULT_API_PORT}/` ? '' : ` --api ${page}`}   in another terminal${capture === undefined ? ', and run a program in a third' : ''}`,
     '',
   ];
+}
+
+function noEvents(sensor: SensorStatus | undefined): TidegateError {
+  const failed = sensor?.hooks.filter(hook => !hook.attached) ?? [];
+  return new TidegateError('NO_EVENTS', 'Every part runs, but the start of a program was not read back from EVENTS within 10 s', {
+    expected: 'every hook attached',
+    got:
+      failed.map(({ hook, error = 'no reason given' }) => `${hook} is off: ${printable(error.split('\n')[0]!)}`).join('; ') ||
+      'so it is, and no event',
+  });
 }
 
 function podsText({ leads, holder, lease, server }: GatewayStatus, paint: CommandContext['paint']): string {
