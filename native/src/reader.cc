@@ -3,6 +3,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <malloc.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -91,6 +92,7 @@ std::vector<HookReport> Reader::open(const std::function<void()>& before_attach)
   const std::string kernel_boot = read_boot_id(options_.proc_root);
   std::vector<HookReport> reports = loader_.load(before_attach);
   loader_.claim_sockets();
+  malloc_trim(0);  // the kernel's types, read for relocation, were many times as large as what stays
 
   state_.next_sequence = options_.first_sequence;
   state_.counters_id = loader_.map_id("counters");

@@ -4,6 +4,7 @@ export * from './config.ts';
 export * from './errors.ts';
 export * from './health.ts';
 export * from './logging.ts';
+export * from './memory.ts';
 export * from './metrics.ts';
 export * from './nats-permissions.ts';
 export * from './nats-server.ts';

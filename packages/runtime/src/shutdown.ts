@@ -1,5 +1,6 @@
 import { TidegateError } from './errors.ts';
 import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from './logging.ts';
+import { leaveStartBehind } from './memory.ts';
 
 /** Something that owns resources: `close` stops intake, drains, flushes and releases, and may be called twice. */
 export interface Closable {
@@ -74,6 +75,7 @@ export async function runService(name: string, start: (context: ServiceContext) 
     process.exit(1);
   }
   if (stop.signal.aborted) closing ??= closeAndExit(0);
+  else leaveStartBehind();
   await closing;
 }
 

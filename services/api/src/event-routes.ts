@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream';
 import type { FastifyInstance, FastifyReply } from 'fastify';
-import { Type } from 'typebox';
+import { Type } from './json-schema.ts';
 import { parseDurationMs, parseTimeUs, TIME_EXPECTED } from '@tidegate/contracts';
 import {
   filterDigest,

@@ -1,7 +1,7 @@
 import { RemovedBy, type NodeReport } from '@tidegate/contracts';
 import type { KnownNode, NodeRegistry } from '@tidegate/runtime';
 import type { FastifyInstance } from 'fastify';
-import { Type } from 'typebox';
+import { Type } from './json-schema.ts';
 import { ApiError } from './errors.ts';
 import { choice, parametersSchema, parseParameters } from './parameters.ts';
 import { errorResponses } from './response-schemas.ts';
@@ -12,19 +12,16 @@ export const nodeListParameters = {
 
 const NodeSchema = Type.Object({
   node: Type.String(),
-  state: Type.Union(
-    ['up', 'silent', 'none', 'left'].map(state => Type.Literal(state)),
-    {
-      description:
-        'up: its sensor reports. silent: it should and does not. none: Kubernetes has the node, and no sensor reported from it. left: it is gone.',
-    },
-  ),
+  state: Type.Enum(['up', 'silent', 'none', 'left'], {
+    description:
+      'up: its sensor reports. silent: it should and does not. none: Kubernetes has the node, and no sensor reported from it. left: it is gone.',
+  }),
   in_cluster: Type.Boolean({ description: 'Whether Kubernetes has it.' }),
   recorded: Type.Boolean({ description: 'Its events are played from a capture.' }),
   last_sequence: Type.Integer({ description: 'Highest of its sequence numbers that is known to have been given out.' }),
   reported_at: Type.Optional(Type.String({ format: 'date-time' })),
   left_at: Type.Optional(Type.String({ format: 'date-time' })),
-  removed_by: Type.Optional(Type.Union(Object.values(RemovedBy).map(by => Type.Literal(by)))),
+  removed_by: Type.Optional(Type.Enum(Object.values(RemovedBy))),
 });
 
 export function registerNodeRoutes(app: FastifyInstance, registry: NodeRegistry): void {

@@ -1,6 +1,6 @@
 /** Query strings: one table says what a parameter means, how it is checked and how it is documented. */
 import type { Selection } from '@tidegate/events';
-import { Type, type TObject } from 'typebox';
+import { Type, type ObjectSchema } from './json-schema.ts';
 import { faultsError, type Fault } from './errors.ts';
 
 /** One parameter: `parse` gets its texts (one, or several where lists are allowed) and gives undefined for what it does not take. */
@@ -105,7 +105,7 @@ export function parseParameters<Table extends ParameterTable>(query: unknown, ta
 }
 
 /** The table as a schema, for OpenAPI. */
-export function parametersSchema(table: ParameterTable): TObject {
+export function parametersSchema(table: ParameterTable): ObjectSchema {
   return Type.Object(
     Object.fromEntries(
       Object.entries(table).map(([name, { description, example, expected }]) => [

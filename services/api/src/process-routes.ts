@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify';
-import { Type } from 'typebox';
+import { Type } from './json-schema.ts';
 import { faultsError } from './errors.ts';
 import { abortSignal } from './event-routes.ts';
 import { parseExecId } from './exec-id.ts';

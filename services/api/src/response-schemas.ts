@@ -3,13 +3,13 @@
  * here, and nothing is here that no answer has.
  */
 import { Entered, detailSchemas } from '@tidegate/contracts';
-import { Type, type TSchema } from 'typebox';
+import { Type, type Schema } from './json-schema.ts';
 import { ApiErrorCatalogue } from './errors.ts';
 import { MAX_TREE_PROCESSES } from './tree-builder.ts';
 
 const Text = Type.String();
 const Flag = Type.Optional(Type.Literal(true, { description: 'Absent: false.' }));
-const Names = Type.Record(Text, Text);
+const Names = Type.Record(Text);
 const ExecId = Type.String({ description: 'base64 of <node>:<ktime>:<pid>: names a process for ever.' });
 const Time = (description: string) =>
   Type.String({
@@ -130,7 +130,7 @@ const EventSchema = Type.Object(
     container: Type.Optional(ContainerSchema),
     pod: Type.Optional(PodSchema),
     destination: Type.Optional(DestinationSchema),
-    ...Object.fromEntries(Object.entries(KIND_SCHEMAS).map(([kind, schema]) => [kind, Type.Optional(Type.Unsafe(schema))])),
+    ...Object.fromEntries(Object.entries(KIND_SCHEMAS).map(([kind, schema]) => [kind, Type.Optional(schema)])),
   },
   {
     description:
@@ -149,8 +149,8 @@ const ProcessNode = {
 /** What answers have in common, by the name under which the OpenAPI document has it. */
 export const SHARED_SCHEMAS = { Event: EventSchema, ProcessNode: Type.Object(ProcessNode) };
 
-export function reference(name: 'Event' | 'ProcessNode'): TSchema {
-  return Type.Unsafe({ $ref: `${name}#` });
+export function reference(name: 'Event' | 'ProcessNode'): Schema {
+  return { $ref: `${name}#` };
 }
 
 export const TreeSchema = Type.Object({
@@ -183,7 +183,7 @@ export const ErrorSchema = Type.Object({
 type Status = (typeof ApiErrorCatalogue)[keyof typeof ApiErrorCatalogue]['status'];
 
 /** The error answers of a route, described from the catalogue. */
-export function errorResponses(...statuses: Status[]): Record<number, TSchema> {
+export function errorResponses(...statuses: Status[]): Record<number, Schema> {
   return Object.fromEntries(
     statuses.map(status => {
       const errors = Object.entries(ApiErrorCatalogue).filter(([, error]) => error.status === status);

@@ -1,6 +1,6 @@
 import type { NatsConnection } from '@nats-io/nats-core';
 import type { FastifyInstance } from 'fastify';
-import { Type } from 'typebox';
+import { Type } from './json-schema.ts';
 import type { ApiMetrics } from './api-metrics.ts';
 import { parametersSchema, parseParameters } from './parameters.ts';
 import { errorResponses } from './response-schemas.ts';
