@@ -93,11 +93,11 @@ describe('reader', { skip: skipReason() }, () => {
   });
 
   test('signals that come while the programs are loaded stop none of them', async t => {
-    process.on('SIGUSR2', nothing);
-    t.after(() => process.off('SIGUSR2', nothing));
-    const sender = spawn('bash', ['-c', `while kill -USR2 ${process.pid}; do :; done`], { stdio: 'ignore' });
+    process.on('SIGURG', nothing);
+    t.after(() => process.off('SIGURG', nothing));
+    const sender = spawn('bash', ['-c', `while kill -URG ${process.pid}; do :; done`], { stdio: 'ignore' });
     t.after(() => sender.kill('SIGKILL'));
-    await once(process, 'SIGUSR2');
+    await once(process, 'SIGURG');
     const sensor = startSensor();
     sender.kill('SIGKILL');
     await sensor.close();
