@@ -21,8 +21,8 @@ const UID = 64_321;
 const RATES = [20, 100, 500, 1_000];
 const REFERENCE_RATE = 100;
 const SECONDS = Number(process.env.TIDEGATE_BENCH_SECONDS ?? 30);
-/** Until what a start leaves to do is done. */
-const SETTLE_MS = 10_000;
+/** Until what a start leaves to do is done: garbage collections, the last of them half a minute later. */
+const SETTLE_MS = 40_000;
 const STACK = ['node-sensor', 'enricher', 'api', 'nats-server'];
 const GOALS = { sensor: 0.14, stack: 0.42, idle: 0.1, sensorIdlePercent: 0.02, latencyMs: 150, followedMs: 20 };
 
