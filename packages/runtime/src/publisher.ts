@@ -132,7 +132,8 @@ class WindowPublisher implements Publisher {
   readonly #options: PublisherOptions & Required<Pick<PublisherOptions, 'windowBytes' | 'windowMessages' | 'ackTimeoutMs'>>;
   readonly #inbox: string;
   readonly #subscription: { unsubscribe(): void };
-  readonly #timer: NodeJS.Timeout;
+  /** Runs while something waits for an ack. */
+  #timer: NodeJS.Timeout | undefined;
   /** Everything unacked, in the order of the calls. */
   readonly #entries = new Map<number, Entry>();
   /** Those of #entries not yet sent on this connection, from #unsentHead on. */
@@ -158,8 +159,6 @@ class WindowPublisher implements Publisher {
     this.#info = nc.info;
     this.#connection = connectionId(nc);
     this.#subscription = nc.subscribe(`${this.#inbox}*`, { callback: (error, message) => this.#onReply(error, message) });
-    this.#timer = setInterval(() => this.#checkAckTimeout(), this.#options.ackTimeoutMs / 4);
-    this.#timer.unref();
     this.#unwatch = watchStatus(nc, status => this.#onStatus(status));
   }
 
@@ -186,6 +185,7 @@ class WindowPublisher implements Publisher {
         firstSentAtMs: 0,
       };
       this.#entries.set(entry.number, entry);
+      if (!this.#timer) this.#checkLater();
       this.stats.pendingMessages++;
       this.stats.pendingBytes += entry.bytes;
       this.#updateRoom();
@@ -226,7 +226,7 @@ class WindowPublisher implements Publisher {
     if (this.#state === 'closed') return;
     this.#setState('closed');
     this.#unwatch();
-    clearInterval(this.#timer);
+    clearTimeout(this.#timer);
     clearTimeout(this.#retryTimer);
     for (const waiter of this.#readyWaiters.splice(0)) waiter.reject(closedError());
     for (const entry of [...this.#entries.values()]) this.#settle(entry, closedError());
@@ -409,6 +409,14 @@ class WindowPublisher implements Publisher {
     } else entry.resolve(outcome);
     this.#updateRoom();
     if (this.#entries.size === 0) this.#drained?.();
+  }
+
+  #checkLater(): void {
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#checkAckTimeout();
+      if (this.#entries.size > 0) this.#checkLater();
+    }, this.#options.ackTimeoutMs / 4).unref();
   }
 
   #checkAckTimeout(): void {

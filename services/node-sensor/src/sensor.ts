@@ -262,7 +262,7 @@ class NodeSensor implements Sensor {
     }
   }
 
-  /** Reports at least every SENSOR_STATUS_INTERVAL_MS, and soon after a change of what people look at. */
+  /** Reports at least every SENSOR_STATUS_INTERVAL_MS, and soon after a change of what can be seen without the kernel's counters: to read them costs more than all else at rest. */
   async #report(): Promise<void> {
     const { signal } = this.#stop;
     let lastChange = '';
@@ -270,10 +270,10 @@ class NodeSensor implements Sensor {
     while (!signal.aborted) {
       await delay(STATUS_CHECK_MS, undefined, { signal }).catch(() => undefined);
       if (this.#publisher?.stats.flowing !== true) continue;
-      const status = this.#status();
-      const change = JSON.stringify([status.hooks, status.lost, this.#outbox.stats.spooling]);
+      const { stats, spool } = this.#outbox;
+      const change = JSON.stringify([this.#hooks.length, stats.lost, spool.thinnedEvents, stats.spooling]);
       if (change === lastChange && performance.now() - lastMs < SENSOR_STATUS_INTERVAL_MS - STATUS_CHECK_MS) continue;
-      if (!(await this.#put(status))) continue;
+      if (!(await this.#put(this.#status()))) continue;
       lastChange = change;
       lastMs = performance.now();
     }
