@@ -11,32 +11,35 @@
 namespace tidegate {
 
 uint32_t Batch::add_process(Process& process, std::string_view full_image) {
-  if (holds(process)) return process.batch_id;
+  if (holds_whole(process)) return process.batch_id;
   chain_.clear();
   uint32_t parent_id = 0;
   size_t bytes = 0;
+  bool cut = false;
   for (Process* next = &process; next != nullptr; next = processes_.get(next->parent)) {
-    if (holds(*next)) {
+    if (holds_whole(*next)) {
       parent_id = next->batch_id;
       break;
     }
     bytes += next->image ? next->image->brief.size() : 0;
-    if (chain_.size() > ANCESTORS_MAX || bytes > ANCESTORS_MAX_BYTES) break;
+    cut = chain_.size() > ANCESTORS_MAX || (bytes > ANCESTORS_MAX_BYTES && !chain_.empty());
+    if (cut) break;
     chain_.push_back(next);
   }
   // From the oldest ancestor down, so that an entry's parent always stands before it.
   for (auto next = chain_.rbegin(); next != chain_.rend(); ++next) {
     const bool full = *next == &process && !full_image.empty();
     const std::string_view brief = (*next)->image ? std::string_view((*next)->image->brief) : std::string_view();
-    encode_process(**next, parent_id, full ? full_image : brief);
+    encode_process(**next, parent_id, cut && *next == chain_.back(), full ? full_image : brief);
     parent_id = (*next)->batch_id;
   }
   return process.batch_id;
 }
 
-void Batch::encode_process(Process& process, uint32_t parent_id, std::string_view image) {
+void Batch::encode_process(Process& process, uint32_t parent_id, bool cut, std::string_view image) {
   process.batch_stamp = stamp_;
   process.batch_id = ++last_process_;
+  process.batch_cut = cut;
   added_processes_.push_back(ProcessTable::ref(process));
   const uint32_t container_id = add_container(process.cgroup_id);
 
@@ -57,6 +60,7 @@ void Batch::encode_process(Process& process, uint32_t parent_id, std::string_vie
     out.bytes(field::Process::KERNEL_PARENT_EXEC_ID, exec_id(node_, process.kernel_parent));
     out.varint(field::Process::KERNEL_PARENT_PID, process.kernel_parent.pid);
   }
+  out.varint(field::Process::ANCESTORS_CUT, cut);
   out.close(body);
 }
 

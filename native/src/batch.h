@@ -28,9 +28,9 @@ struct SealedBatch {
 
 class Batch {
  public:
-  // Bounds what one event can add: the ancestors of a process, and their encoded bytes. Further ancestors are left out.
-  static constexpr size_t ANCESTORS_MAX = 256;
-  static constexpr size_t ANCESTORS_MAX_BYTES = 256 * 1024;
+  // Bounds what one event can add: the ancestors of a process, and their encoded bytes. Of the last of them it is said that further ones are left out.
+  static constexpr size_t ANCESTORS_MAX = 32;
+  static constexpr size_t ANCESTORS_MAX_BYTES = 32 * 1024;
 
   Batch(std::string node, std::string boot, ProcessTable& processes, CgroupTable& cgroups)
       : node_(std::move(node)), boot_(std::move(boot)), processes_(processes), cgroups_(cgroups) {}
@@ -45,6 +45,8 @@ class Batch {
   // full_image: what to write of the process's image instead of the brief form. A process with an exec event must not be in the batch before.
   uint32_t add_process(Process& process, std::string_view full_image = {});
   bool holds(const Process& process) const { return process.batch_stamp == stamp_; }
+  // With its ancestors. One that was the last of another's is put in again, with its own.
+  bool holds_whole(const Process& process) const { return holds(process) && !process.batch_cut; }
 
   // Where to write the next event, which accounts for the numbers first..last.
   ProtobufWriter& events() { return event_bytes_; }
@@ -63,7 +65,7 @@ class Batch {
 
  private:
   uint32_t add_container(uint64_t cgroup_id);
-  void encode_process(Process& process, uint32_t parent_id, std::string_view image);
+  void encode_process(Process& process, uint32_t parent_id, bool cut, std::string_view image);
 
   const std::string node_, boot_;
   ProcessTable& processes_;

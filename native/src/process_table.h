@@ -46,6 +46,7 @@ struct Process {
   uint64_t batch_stamp = 0;  // the batch whose table holds it, as batch_id
   uint64_t round = 0;  // last synchronisation that saw it
   uint32_t batch_id = 0;
+  bool batch_cut = false;  // the entry there has no parent because that was left out
   uint32_t uid = 0;
   uint32_t mount_namespace = 0;  // of its image; 0: not known
   uint32_t slot = 0;

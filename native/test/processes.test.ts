@@ -1,7 +1,8 @@
 import { ProcessOrigin } from '@tidegate/contracts';
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { copyFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -9,6 +10,7 @@ import { compileProgram, findExec, sequencesAreWhole, skipReason, startSensor, t
 
 const ARGUMENTS_MAX_BYTES = 16_384;
 const FUZZ_ROUNDS = 150;
+const ANCESTORS_MAX = 32;
 const PID_REUSE_TRIES = 200;
 
 describe('processes', { skip: skipReason() }, () => {
@@ -41,6 +43,33 @@ describe('processes', { skip: skipReason() }, () => {
       [],
     );
     assert.ok(sensor.hooks.length >= 3);
+  });
+
+  test('of a long line of parents the nearest come, and the last of them says that there are more; that one, too, has its own', async () => {
+    const marker = randomUUID();
+    const file = join(sensor.folder, 'generations');
+    const deepest = `read line; /bin/echo "$2-last" >/dev/null`;
+    writeFileSync(file, `#!/bin/sh\nif [ "$1" -gt 0 ]; then "$0" $(($1 - 1)) "$2"; else ${deepest}; fi\nexit\n`, { mode: 0o755 });
+    const top = spawn(file, [String(ANCESTORS_MAX + 5), marker], { stdio: ['pipe', 'ignore', 'inherit'] });
+    await sensor.until('the last generation', () =>
+      sensor.events.some(({ event, process }) => event.exec && process?.arguments?.slice(-2).join() === `0,${marker}`),
+    );
+    // One batch, in which the one that is the last of the deepest one's ancestors ends.
+    sensor.reader.setLinger(60_000);
+    top.stdin.end('\n');
+    await once(top, 'exit');
+    sensor.reader.setLinger(2);
+    const { ancestors } = await seen(`${marker}-last`);
+    assert.equal(ancestors.length, ANCESTORS_MAX);
+    assert.deepEqual(
+      ancestors.map(({ ancestorsCut = false }) => ancestorsCut),
+      ancestors.map((_, i) => i === ANCESTORS_MAX - 1),
+    );
+    const last = ancestors.at(-1);
+    await sensor.until('its end', () => sensor.events.some(({ event, process }) => event.exit && process?.execId === last?.execId));
+    const end = sensor.events.find(({ event, process }) => event.exit && process?.execId === last?.execId);
+    assert.ok(end!.ancestors.length > 5);
+    assert.equal(end!.ancestors.at(-1)?.pid, 1);
   });
 
   test('a known tree of programs comes in order with the right parents, up to init', async () => {

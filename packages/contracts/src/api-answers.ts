@@ -25,6 +25,7 @@ export interface FoundTree extends ProcessNode {
   recorded?: true;
   /** Nearest first, up to init. */
   ancestors: AncestorJson[];
+  ancestors_cut?: true;
   container?: ContainerJson;
   pod?: PodJson;
 }

@@ -111,13 +111,15 @@ export interface EventJson extends Partial<DetailsJson> {
   process?: ProcessJson;
   parent?: ProcessJson;
   ancestors?: AncestorJson[];
+  /** There are more than those here: an event has its parent and 31 further ones at most. */
+  ancestors_cut?: true;
   container?: ContainerJson;
   pod?: PodJson;
   destination?: DestinationJson;
 }
 
-/** More than any process tree has; ends a walk through a malformed table that refers to itself. */
-const MAX_ANCESTORS = 256;
+/** Behind the parent, as sensors send them for one event; a message may have more. Ends a walk through a malformed table that refers to itself, too. */
+const MAX_ANCESTORS = 31;
 /** The end of the year 9999: RFC 3339 has four digits. */
 const MAX_TIME_US = Date.UTC(9999, 11, 31, 23, 59, 59, 999) * 1000 + 999;
 
@@ -261,6 +263,7 @@ interface SharedJson {
   process: ProcessJson;
   parent?: ProcessJson;
   ancestors?: AncestorJson[];
+  ancestors_cut?: true;
   container?: ContainerJson;
   pod?: PodJson;
 }
@@ -277,9 +280,10 @@ function processParts(process: ShownProcess, tables: Tables): SharedJson {
   const { processes } = tables;
   const json: SharedJson = { process: processJson(process, tables) };
   const parent = processes.get(process.parent ?? 0);
-  if (!parent) return json;
+  if (!parent) return process.ancestorsCut ? { ...json, ancestors_cut: true } : json;
   json.parent = processJson(parent, tables);
   const ancestors: AncestorJson[] = [];
+  let oldest = parent;
   let ancestor = processes.get(parent.parent ?? 0);
   while (ancestor && ancestors.length < MAX_ANCESTORS) {
     ancestors.push({
@@ -290,16 +294,18 @@ function processParts(process: ShownProcess, tables: Tables): SharedJson {
       arguments: ancestor.arguments ?? [],
       ...(ancestor.redacted ? { redacted: true } : {}),
     });
+    oldest = ancestor;
     ancestor = processes.get(ancestor.parent ?? 0);
   }
   if (ancestors.length > 0) json.ancestors = ancestors;
+  if (ancestor || oldest.ancestorsCut) json.ancestors_cut = true;
   return json;
 }
 
 type ShownProcess = Process & { redacted?: true };
 
-function redacted({ id = 0, parent = 0, execId = '' }: Process): ShownProcess {
-  return { id, parent, execId, redacted: true };
+function redacted({ id = 0, parent = 0, execId = '', ancestorsCut = false }: Process): ShownProcess {
+  return { id, parent, execId, ancestorsCut, redacted: true };
 }
 
 function processJson(process: ShownProcess, { processes, containers, pods, wallUs }: Tables): ProcessJson {

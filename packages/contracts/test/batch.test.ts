@@ -209,7 +209,27 @@ test('a table that refers to itself does not hang the reader', () => {
   const batch = sampleBatch();
   batch.processes = [{ id: 3, parent: 3, execId: 'x' }];
   const [event] = eventsToJson(decodeBatch(encodeBatch(batch)));
-  assert.ok((event?.ancestors?.length ?? 0) <= 256);
+  assert.deepEqual([event?.ancestors?.length, event?.ancestors_cut], [31, true]);
+});
+
+test('of a long line of parents an event has 32, and says that there are more', () => {
+  const generations = (count: number, more: Partial<Process> = {}) => {
+    const processes = Array.from({ length: count }, (_, i) => ({
+      id: i + 1,
+      parent: i,
+      execId: String(i),
+      pid: i + 1,
+      ...(i === 0 && more),
+    }));
+    const [event] = eventsToJson(
+      decodeBatch(encodeBatch({ ...sampleBatch(), processes, events: [{ kind: Kind.KIND_EXIT, process: count, exit: {} }] })),
+    );
+    return [event?.parent?.pid, event?.ancestors?.length, event?.ancestors_cut];
+  };
+  assert.deepEqual(generations(33), [32, 31, undefined]);
+  assert.deepEqual(generations(34), [33, 31, true]);
+  assert.deepEqual(generations(3, { ancestorsCut: true }), [2, 1, true]);
+  assert.deepEqual(generations(1, { ancestorsCut: true }), [undefined, undefined, true]);
 });
 
 test('walking finds every field where the decoder finds it', () => {

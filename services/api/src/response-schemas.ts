@@ -84,7 +84,10 @@ export const PodSchema = Type.Object({
   qos_class: Type.Optional(Text),
   unresolved: Flag,
 });
-export const AncestorsSchema = Type.Array(AncestorSchema, { description: 'Nearest first, up to init.' });
+export const AncestorsSchema = Type.Array(AncestorSchema, { description: 'Nearest first, up to init, unless `ancestors_cut`.' });
+const AncestorsCut = Type.Optional(
+  Type.Literal(true, { description: 'There are more ancestors than those here: the parent and 31 further ones at most.' }),
+);
 
 const DestinationSchema = Type.Object(
   {
@@ -127,6 +130,7 @@ const EventSchema = Type.Object(
     process: Type.Optional(ProcessSchema),
     parent: Type.Optional(ProcessSchema),
     ancestors: Type.Optional(AncestorsSchema),
+    ancestors_cut: AncestorsCut,
     container: Type.Optional(ContainerSchema),
     pod: Type.Optional(PodSchema),
     destination: Type.Optional(DestinationSchema),
@@ -158,6 +162,7 @@ export const TreeSchema = Type.Object({
   recorded: Type.Optional(Type.Literal(true)),
   ...ProcessNode,
   ancestors: AncestorsSchema,
+  ancestors_cut: AncestorsCut,
   container: Type.Optional(ContainerSchema),
   pod: Type.Optional(PodSchema),
   not_searched: Type.Array(
@@ -167,7 +172,7 @@ export const TreeSchema = Type.Object({
     },
   ),
   processes_left_out: Type.Optional(
-    Type.Literal(true, { description: `There are more than the ${MAX_TREE_PROCESSES} processes that a tree shows.` }),
+    Type.Literal(true, { description: `There may be more: a tree shows ${MAX_TREE_PROCESSES} processes and 32 generations.` }),
   ),
   complete: Type.Boolean({ description: 'Everything was searched, and nothing left out.' }),
 });

@@ -7,8 +7,8 @@ import { parseExecId, type ExecId } from './exec-id.ts';
 export const LIFECYCLE = ['exec', 'exit'];
 /** Processes in one tree; more are left out. */
 export const MAX_TREE_PROCESSES = 5_000;
-/** Longest line of parents in a message; ends the walk of a table that refers to itself. */
-const MAX_DEPTH = 256;
+/** Ancestors that a message has of a process; what descends over more is not found. */
+const MAX_DEPTH = 32;
 /** A descendant that was forked and has called nothing since is not known; this long after the last end one is waited for. */
 const SETTLE_MS = 10_000;
 
@@ -24,6 +24,7 @@ export class TreeBuilder {
   /** When the latest message of the tree was stored. */
   #latestMs = 0;
   #isFull = false;
+  #isDeep = false;
 
   constructor(execId: ExecId) {
     this.#execId = execId;
@@ -38,13 +39,20 @@ export class TreeBuilder {
     return this.#isFull;
   }
 
+  /** There may be processes further down. */
+  get isDeep(): boolean {
+    return this.#isDeep;
+  }
+
   add(message: EventMessage): void {
     const { batch, reader } = message;
     if (!batch || !reader || batch.node !== this.#execId.node) return;
     const processes = new Map(batch.processes.map(process => [process.id ?? 0, process]));
     const inTree = new Set<number>();
     for (const process of batch.processes) {
-      if (!this.#descends(process, processes)) continue;
+      const depth = this.#depthOf(process, processes);
+      if (depth === undefined) continue;
+      this.#isDeep ||= depth >= MAX_DEPTH;
       inTree.add(process.id ?? 0);
       this.#addProcess(process, reader.toJson({ process: process.id ?? 0 }));
     }
@@ -81,7 +89,7 @@ export class TreeBuilder {
     for (const [execId, { node, parent }] of this.#nodes)
       if (execId !== this.#execId.text) this.#nodes.get(parent)?.node.children.push(node);
     for (const { node } of this.#nodes.values()) node.children.sort(byStart);
-    const { parent, ancestors = [], container, pod, recorded } = root;
+    const { parent, ancestors = [], ancestors_cut, container, pod, recorded } = root;
     const { exec_id, pid, uid, binary, arguments: parentArguments } = parent ?? {};
     return {
       node: this.#execId.node,
@@ -89,6 +97,7 @@ export class TreeBuilder {
       ...top,
       ancestors:
         exec_id === undefined ? [] : [{ exec_id, pid: pid!, uid: uid!, binary: binary!, arguments: parentArguments! }, ...ancestors],
+      ...(ancestors_cut && { ancestors_cut }),
       ...(container && { container }),
       ...(pod && { pod }),
     };
@@ -118,13 +127,14 @@ export class TreeBuilder {
     this.#living.add(execId);
   }
 
-  #descends(process: Process, processes: ReadonlyMap<number, Process>): boolean {
+  /** How far it is below the root; undefined: it is not. The bound ends the walk of a table that refers to itself. */
+  #depthOf(process: Process, processes: ReadonlyMap<number, Process>): number | undefined {
     let current: Process | undefined = process;
-    for (let depth = 0; current && depth < MAX_DEPTH; depth++) {
-      if (current.execId === this.#execId.text) return true;
+    for (let depth = 0; current && depth <= processes.size; depth++) {
+      if (current.execId === this.#execId.text) return depth;
       current = processes.get(current.parent ?? 0);
     }
-    return false;
+    return undefined;
   }
 }
 

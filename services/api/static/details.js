@@ -58,22 +58,25 @@ function facts(event) {
 }
 
 /** The tree as far as the event itself knows it. */
-function fromEvent({ process, parent, ancestors = [] }) {
-  return { process, children: [], ancestors: parent ? [parent, ...ancestors] : ancestors, complete: true };
+function fromEvent({ process, parent, ancestors = [], ancestors_cut }) {
+  return { process, ancestors_cut, children: [], ancestors: parent ? [parent, ...ancestors] : ancestors, complete: true };
 }
 
 function showTree(tree) {
   const top = make('ol', {});
   let list = top;
-  for (const process of tree.ancestors.toReversed()) {
-    const item = make('li', {}, processLine(process));
-    list.append(item);
-    list = make('ol', {});
-    item.append(list);
-  }
+  if (tree.ancestors_cut) list = append(list, make('span', { className: 'faint' }, 'further ancestors, left out'));
+  for (const process of tree.ancestors.toReversed()) list = append(list, processLine(process));
   list.append(treeItem(tree, true));
   if (!tree.complete || tree.processes_left_out) top.append(make('li', { className: 'faint' }, 'There may be more.'));
   element('tree').replaceChildren(...top.children);
+}
+
+/** Puts a line into the list; returns a list below it. */
+function append(list, line) {
+  const below = make('ol', {});
+  list.append(make('li', {}, line, below));
+  return below;
 }
 
 function treeItem({ process, exit, children }, isHere = false) {

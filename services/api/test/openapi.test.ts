@@ -35,6 +35,7 @@ const FULL_PROCESS = {
 };
 
 /** Tables and events in which nothing that the schema has is left out. */
+const RUNNING = { origin: ProcessOrigin.PROCESS_ORIGIN_RUNNING };
 const TABLES: EventBatchInput = {
   cluster: 'c1',
   node: NODE,
@@ -57,7 +58,7 @@ const TABLES: EventBatchInput = {
     },
   ],
   processes: [
-    { id: 1, execId: execId(1, 1), pid: 1, binary: '/sbin/init', arguments: ['init'], origin: ProcessOrigin.PROCESS_ORIGIN_RUNNING },
+    { ...RUNNING, id: 1, execId: execId(1, 1), pid: 1, binary: '/sbin/init', arguments: ['init'], ancestorsCut: true },
     { ...FULL_PROCESS, id: 2, parent: 1, execId: PARENT_ID, pid: 10, startKtimeNs: START },
     { ...FULL_PROCESS, id: 3, parent: 2, execId: CHILD_ID, pid: 20, startKtimeNs: START + 1e6 },
   ],

@@ -71,7 +71,7 @@ async function latestProcess(api: ApiClient, pid: number, node: string | undefin
 }
 
 async function printTree(answer: ProcessTree, { print, paint }: CommandContext): Promise<void> {
-  const { node, pod, container, ancestors, recorded } = answer;
+  const { node, pod, container, ancestors, ancestors_cut, recorded } = answer;
   const where = [
     `node ${printable(node)}`,
     ...(pod ? [pod.name === undefined ? `pod uid ${printable(pod.uid)}` : `pod ${printable(`${pod.namespace}/${pod.name}`)}`] : []),
@@ -81,10 +81,12 @@ async function printTree(answer: ProcessTree, { print, paint }: CommandContext):
   await print(paint('gray', where.join(', ')));
   let root: TreeNode = branchNode(answer, paint, true);
   for (const ancestor of ancestors) root = { label: `${processName(ancestor)} ${processCommand(ancestor)}`, children: [root] };
+  if (ancestors_cut) root = { label: paint('gray', 'further ancestors, left out'), children: [root] };
   for (const line of treeLines(root, paint)) await print(line);
   for (const { kinds, from, to } of answer.not_searched)
     await print(paint('yellow', `There may be more: ${kinds.join(', ')} events stored from ${from} to ${to} were not searched.`));
-  if (answer.processes_left_out) await print(paint('yellow', 'There are more: a tree shows so many processes at most.'));
+  if (answer.processes_left_out)
+    await print(paint('yellow', 'There may be more: a tree shows so many processes, and so many generations, at most.'));
 }
 
 function branchNode({ process, exit, children }: ProcessNode, paint: Paint, isAsked: boolean): TreeNode {
