@@ -213,7 +213,7 @@ test('a table that refers to itself does not hang the reader', () => {
 });
 
 test('of a long line of parents an event has 32, and says that there are more', () => {
-  const generations = (count: number, more: Partial<Process> = {}) => {
+  const generations = (count: number, more: { ancestorsCut?: true } = {}) => {
     const processes = Array.from({ length: count }, (_, i) => ({
       id: i + 1,
       parent: i,
