@@ -12,6 +12,9 @@ export const HOST_NAMESPACE = '_host';
 /** Namespace token of containers outside Kubernetes, and of pods not resolved in time; the workload token is then the container's name or id. */
 export const NO_NAMESPACE = '_none';
 
+/** Workload token of what is one too many of its namespace: how many names a cluster makes in a day does not decide how many subjects a server must keep. */
+export const MORE_WORKLOADS = '_more';
+
 /** Letters, digits and '-' stay, '.' becomes '_' (no Kubernetes name holds one), the rest =XX of its UTF-8: a token is also good as a key in KV. Distinct names stay distinct. */
 export function subjectToken(name: string): string {
   if (/^[A-Za-z0-9-]+$/.test(name)) return name;
@@ -52,21 +55,21 @@ export function rawSubject(node: string): string {
 /**
  * Where an event is published once enriched.
  * @param namespace a Kubernetes namespace, HOST_NAMESPACE or NO_NAMESPACE
- * @param workload name of the workload, node or container
+ * @param workload name of the workload, node or container, or MORE_WORKLOADS
  */
 export function eventSubject(kind: number, namespace: string, workload: string): string {
-  return `${EVENTS_PREFIX}.${kindName(kind)}.${namespaceToken(namespace)}.${subjectToken(workload)}`;
+  return `${EVENTS_PREFIX}.${kindName(kind)}.${namespaceToken(namespace)}.${workloadToken(workload)}`;
 }
 
 /** Where an event of this subject of EVENTS is published as JSON. */
 export function feedSubject(kind: string, namespace: string, workload: string): string {
-  return `${FEED_PREFIX}.${kind}.${namespaceToken(namespace)}.${subjectToken(workload)}`;
+  return `${FEED_PREFIX}.${kind}.${namespaceToken(namespace)}.${workloadToken(workload)}`;
 }
 
 /** Subject filter of EVENTS; what is left out matches all. */
 export function eventFilter(filter: { kind?: string | undefined; namespace?: string | undefined; workload?: string | undefined }): string {
   const namespace = filter.namespace === undefined ? undefined : namespaceToken(filter.namespace);
-  const workload = filter.workload === undefined ? undefined : subjectToken(filter.workload);
+  const workload = filter.workload === undefined ? undefined : workloadToken(filter.workload);
   return `${EVENTS_PREFIX}.${filter.kind ?? '*'}.${namespace ?? '*'}.${workload ?? '*'}`;
 }
 
@@ -76,9 +79,17 @@ export function parseEventSubject(subject: string): { kind: string; namespace: s
   if (`${prefix}.${events}` !== EVENTS_PREFIX || kind === undefined || namespace === undefined || workload === undefined || rest.length > 0)
     return undefined;
   const isReserved = namespace === HOST_NAMESPACE || namespace === NO_NAMESPACE;
-  return { kind, namespace: isReserved ? namespace : tokenName(namespace), workload: tokenName(workload) };
+  return {
+    kind,
+    namespace: isReserved ? namespace : tokenName(namespace),
+    workload: workload === MORE_WORKLOADS ? workload : tokenName(workload),
+  };
 }
 
 function namespaceToken(namespace: string): string {
   return namespace === HOST_NAMESPACE || namespace === NO_NAMESPACE ? namespace : subjectToken(namespace);
+}
+
+function workloadToken(workload: string): string {
+  return workload === MORE_WORKLOADS ? workload : subjectToken(workload);
 }

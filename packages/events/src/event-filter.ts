@@ -3,6 +3,7 @@ import {
   containerName,
   enteredBy,
   eventFilter,
+  MORE_WORKLOADS,
   kindName,
   type Container,
   type Entered,
@@ -69,8 +70,10 @@ const MAX_FILTER_SUBJECTS = 64;
  */
 export function filterSubjects({ kind, namespace, workload }: EventFilter, canFilterSeveral: boolean): string[] {
   const maxSubjects = canFilterSeveral ? MAX_FILTER_SUBJECTS : 1;
+  // Any workload may be among those that share a subject.
+  const places = workload && workload.only.length > 0 ? { ...workload, only: [...workload.only, MORE_WORKLOADS] } : workload;
   // What is left out cannot be said to the server: it is filtered here.
-  const parts = [kind, namespace, workload].map(wanted => (wanted && wanted.only.length > 0 ? wanted.only : undefined));
+  const parts = [kind, namespace, places].map(wanted => (wanted && wanted.only.length > 0 ? wanted.only : undefined));
   const count = () => parts.reduce((product, part) => product * (part?.length ?? 1), 1);
   while (count() > maxSubjects) {
     const widest = parts.reduce((most, part, i) => ((part?.length ?? 0) > (parts[most]?.length ?? 0) ? i : most), 0);
@@ -86,10 +89,12 @@ export type EventMatcher = (message: EventMessage) => number[];
 
 export function createMatcher(filter: EventFilter): EventMatcher {
   const { kind, node, fromUs = -Infinity, toUs = Infinity } = filter;
-  const testProcess = processTest(filter);
+  const ownTest = processTest(filter);
+  const sharedTest = processTest(filter, filter.workload);
   const text = filter.text;
   return message => {
     const { place } = message;
+    const testProcess = place.workload === MORE_WORKLOADS ? sharedTest : ownTest;
     if (!message.isInScope || !matchesSubject(filter, place)) return [];
     const batch = message.batch;
     if (!batch || !is(node, batch.node)) return [];
@@ -119,16 +124,23 @@ export function createMatcher(filter: EventFilter): EventMatcher {
 
 /** Whether an EVENTS message can hold matches at all, by its subject. */
 export function matchesSubject({ kind, namespace, workload }: EventFilter, place: EventMessage['place']): boolean {
-  return is(kind, place.kind) && is(namespace, place.namespace) && is(workload, place.workload);
+  return is(kind, place.kind) && is(namespace, place.namespace) && (place.workload === MORE_WORKLOADS || is(workload, place.workload));
 }
 
 type ProcessTest = (process?: Process, container?: Container, pod?: Pod) => boolean;
 
-/** What the filters ask of an event's process, container and pod; undefined: nothing. */
-function processTest({ pod, container, entered, binary, pid, exec_id: execId, label }: EventFilter): ProcessTest | undefined {
-  if (!pod && !container && !entered && !binary && !pid && !execId && !label) return undefined;
+/**
+ * What the filters ask of an event's process, container and pod; undefined: nothing.
+ * @param workload asked here where the subject does not tell it
+ */
+function processTest(
+  { pod, container, entered, binary, pid, exec_id: execId, label }: EventFilter,
+  workload?: Selection<string>,
+): ProcessTest | undefined {
+  if (!workload && !pod && !container && !entered && !binary && !pid && !execId && !label) return undefined;
   const labels = label && { only: label.only.map(parseLabel), except: label.except.map(parseLabel) };
   return (process, itsContainer, itsPod) =>
+    (!workload || is(workload, itsPod ? itsPod.workload || itsPod.name : itsContainer && containerName(itsContainer, undefined))) &&
     selects(pod, wanted => wanted === itsPod?.name || wanted === itsPod?.uid) &&
     (!labels || (labels.only.every(wanted => hasLabel(itsPod, wanted)) && !labels.except.some(wanted => hasLabel(itsPod, wanted)))) &&
     selects(container, wanted => isContainer(itsContainer, itsPod, wanted)) &&

@@ -11,6 +11,7 @@ import { KubernetesApiError, type KubernetesApi } from './kubernetes-api.ts';
 
 export interface ObjectMetadata {
   name: string;
+  generateName?: string;
   namespace?: string;
   uid: string;
   resourceVersion: string;

@@ -153,6 +153,49 @@ describe('identity of a cluster', { skip }, () => {
     assert.equal(await gateway.metric('guessed_pods'), 0);
   });
 
+  test('what makes names unique is no part of the workload: runs of a pipeline are one, also as subjects', async () => {
+    const { core, batch } = fixture;
+    const namespace = 'pipelines';
+    await fixture.createNamespace(namespace);
+    const spec = podTemplate({}).spec!;
+    const ownedBy = (kind: string, name: string) => [
+      { apiVersion: 'ci.test/v1', kind, name, uid: '11111111-2222-3333-4444-555555555556', controller: true },
+    ];
+    await core.createNamespacedPod({ namespace, body: { metadata: { generateName: 'runner-' }, spec } });
+    await core.createNamespacedPod({ namespace, body: { metadata: { generateName: 'runner-' }, spec } });
+    await core.createNamespacedPod({ namespace, body: { metadata: { name: 'worker-1' }, spec } });
+    await core.createNamespacedPod({
+      namespace,
+      body: { metadata: { name: 'a', ownerReferences: ownedBy('Workflow', 'build-x7k2p') }, spec },
+    });
+    await core.createNamespacedPod({
+      namespace,
+      body: { metadata: { name: 'b', ownerReferences: ownedBy('TaskRun', 'deploy-1764150000-4f9c2d71') }, spec },
+    });
+    await core.createNamespacedPod({
+      namespace,
+      body: { metadata: { name: 'c', ownerReferences: ownedBy('Kafka', 'orders-kafka') }, spec },
+    });
+    await batch.createNamespacedJob({
+      namespace,
+      body: {
+        metadata: { generateName: 'migrate-' },
+        spec: { template: { ...podTemplate({}), spec: { ...spec, restartPolicy: 'Never' } } },
+      },
+    });
+    const pods = await waitFor(async () => hasLength((await core.listNamespacedPod({ namespace })).items, 7), { what: '7 pods' });
+    const found = await waitFor(async () => allFound(await Promise.all(pods.map(pod => fixture.podEntry(pod)))), { what: 'their entries' });
+    assert.deepEqual(found.map(({ workloadKind, workload }) => `${workloadKind}/${workload}`).sort(), [
+      'Job/migrate',
+      'Kafka/orders-kafka',
+      'Pod/runner',
+      'Pod/runner',
+      'Pod/worker-1',
+      'TaskRun/deploy',
+      'Workflow/build',
+    ]);
+  });
+
   test('a static pod is found by the UID that its cgroups have, and is one workload on all nodes', async () => {
     const { core } = fixture;
     const hash = 'c0ffee00c0ffee00c0ffee00c0ffee00';

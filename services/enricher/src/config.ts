@@ -9,4 +9,10 @@ export const enricherConfig = {
     minimum: 4 * 1024 * 1024,
     description: 'Bytes of RAW held in memory at most while their outputs are not stored.',
   }),
+  workloadsPerNamespace: integer({
+    default: 1_000,
+    minimum: 1,
+    description:
+      'Workloads of a namespace (outside Kubernetes: containers) that get subjects of their own in a day; the others share `_more`.',
+  }),
 } satisfies ConfigSchema;

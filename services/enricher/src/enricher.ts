@@ -34,7 +34,7 @@ import {
 import type { NatsConnection } from '@nats-io/nats-core';
 import { ownerOf } from './assignment.ts';
 import { FlowBudget } from './flow-budget.ts';
-import { IdentityCache, destinationDecoder, podDecoder } from './identity-cache.ts';
+import { IDENTITY_LIMITS, IdentityCache, destinationDecoder, podDecoder } from './identity-cache.ts';
 import { joinMembers, type Membership } from './membership.ts';
 import { enricherMetrics, type EnricherMetrics } from './metrics.ts';
 import { startNodeSession, type CursorBucket, type LeftNodeBucket, type NodeSession } from './node-session.ts';
@@ -48,6 +48,8 @@ export interface EnricherDeps {
   id: string;
   /** Bytes of RAW held at most while their outputs are not stored. */
   maxInFlightBytes: number;
+  /** Workloads that have subjects of their own, of each namespace and in a day. */
+  workloadsPerNamespace: number;
 }
 
 export interface Enricher extends Closable {
@@ -91,7 +93,7 @@ interface Epoch {
 class SharingEnricher implements Enricher {
   readonly #deps: EnricherDeps;
   readonly #metrics: EnricherMetrics;
-  readonly #identities = new IdentityCache();
+  readonly #identities: IdentityCache;
   readonly #malformed: MalformedEntries;
   readonly #budget: FlowBudget;
   readonly #splicer: Splicer;
@@ -116,6 +118,7 @@ class SharingEnricher implements Enricher {
     this.#deps = deps;
     this.#metrics = enricherMetrics(deps.metrics);
     this.#malformed = malformedEntries(deps.metrics);
+    this.#identities = new IdentityCache({ ...IDENTITY_LIMITS, workloadsPerNamespace: deps.workloadsPerNamespace });
     this.#budget = new FlowBudget(deps.maxInFlightBytes);
     const maxPayload = deps.nc.info?.max_payload ?? MESSAGE_BYTES;
     this.#splicer = new Splicer({
@@ -130,6 +133,11 @@ class SharingEnricher implements Enricher {
       'refused_identities',
       'Pods and addresses of KV that were one too many, or under a key that is none',
       () => this.#identities.refused,
+    );
+    deps.metrics.observedCounter(
+      'folded_workloads',
+      'Times a pod or container got the shared subject `_more` of its namespace, which has too many workloads for one each',
+      () => this.#identities.folded,
     );
     this.#running = this.#run();
   }

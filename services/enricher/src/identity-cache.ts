@@ -2,15 +2,23 @@
 import { BatchField, DestinationField, NO_NAMESPACE, PodField, subjectToken, type BucketDecoder } from '@tidegate/contracts';
 import { lengthDelimited, podField, type DestinationIdentity, type Identities, type PodIdentity } from './splice.ts';
 import { textFields } from './text-fields.ts';
+import { WorkloadBudget } from './workload-budget.ts';
 
 export interface IdentityCacheLimits {
   maxPods: number;
   maxDestinations: number;
   /** How long a batch waits for a pod. */
   podWaitMs: number;
+  /** Workloads of a namespace, and containers outside Kubernetes, that have subjects of their own. */
+  workloadsPerNamespace: number;
 }
 
-export const IDENTITY_LIMITS = { maxPods: 200_000, maxDestinations: 200_000, podWaitMs: 2_000 } as const satisfies IdentityCacheLimits;
+export const IDENTITY_LIMITS = {
+  maxPods: 200_000,
+  maxDestinations: 200_000,
+  podWaitMs: 2_000,
+  workloadsPerNamespace: Infinity,
+} as const satisfies IdentityCacheLimits;
 
 /** Pods waited for in vain that are remembered, so that a node waits once for each and not once a batch. */
 const MAX_MISSING = 10_000;
@@ -54,6 +62,7 @@ export const destinationDecoder: BucketDecoder<DestinationEntry> = {
 
 export class IdentityCache implements Identities {
   readonly #limits: IdentityCacheLimits;
+  readonly #workloads: WorkloadBudget;
   /** By node token, then by pod uid token: a sensor gets the pods of its own node only. */
   readonly #nodes = new Map<string, Map<string, PodIdentity>>();
   #podCount = 0;
@@ -72,6 +81,7 @@ export class IdentityCache implements Identities {
 
   constructor(limits: IdentityCacheLimits = IDENTITY_LIMITS) {
     this.#limits = limits;
+    this.#workloads = new WorkloadBudget(limits.workloadsPerNamespace);
   }
 
   setCluster(name: string): void {
@@ -92,6 +102,15 @@ export class IdentityCache implements Identities {
       this.#lastPods = this.#nodes.get(subjectToken(node));
     }
     return this.#lastPods?.get(subjectToken(uid));
+  }
+
+  place(namespace: string, workload: string): string {
+    return this.#workloads.place(namespace, workload);
+  }
+
+  /** Times a workload or container got the shared place of its namespace. */
+  get folded(): number {
+    return this.#workloads.folded;
   }
 
   destination(bytes: Uint8Array, start: number, end: number): DestinationIdentity | undefined {
@@ -122,7 +141,7 @@ export class IdentityCache implements Identities {
       this.#lastPods = undefined;
     }
     const namespaceToken = namespace === '' ? NO_NAMESPACE : subjectToken(namespace);
-    pods.set(uid, { place: `${namespaceToken}.${subjectToken(workload || name || uid)}`, field });
+    pods.set(uid, { place: this.place(namespaceToken, subjectToken(workload || name || uid)), field });
     this.#missingSinceMs.delete(key);
     for (const wake of this.#waiting.get(key) ?? []) wake();
   }

@@ -11,7 +11,14 @@ await runService('enricher', async ({ logger, env, signal }) => {
   const metrics = createMetrics('enricher');
   // Random: a process that is started again must not be taken for the one before.
   const id = subjectToken(`${hostname()}-${randomBytes(4).toString('hex')}`);
-  const enricher = createEnricher({ nc, logger, metrics, id, maxInFlightBytes: config.maxInFlightBytes });
+  const enricher = createEnricher({
+    nc,
+    logger,
+    metrics,
+    id,
+    maxInFlightBytes: config.maxInFlightBytes,
+    workloadsPerNamespace: config.workloadsPerNamespace,
+  });
   const health = await startHealthServer({
     host: config.healthHost,
     port: config.healthPort,

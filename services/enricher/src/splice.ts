@@ -59,6 +59,8 @@ export interface Identities {
   /** The cluster as field `cluster` of an EventBatch, tag and length included. */
   readonly cluster: Uint8Array;
   pod(node: string, uid: string): PodIdentity | undefined;
+  /** `<namespace>.<workload>` for two subject tokens, or the shared place of a namespace that has too many. */
+  place(namespace: string, workload: string): string;
   /** Number of known destinations; at 0 no address is looked at. */
   readonly destinations: number;
   /** The address is the text at bytes[start, end). */
@@ -198,16 +200,16 @@ export class Splicer {
     for (let i = 0; i < index.containers; i++) {
       const uid = this.#containerText(i, ContainerField.podUid);
       const pod = uid === '' ? undefined : identities.pod(index.node, uid);
-      this.#containerPlace[i] = this.#placeNumber(pod ? pod.place : this.#placeOfContainer(i));
+      this.#containerPlace[i] = this.#placeNumber(pod ? pod.place : this.#placeOfContainer(i, identities));
       this.#containerPod[i] = uid === '' ? NONE : this.#podNumber(uid, pod);
     }
   }
 
-  #placeOfContainer(i: number): string {
+  #placeOfContainer(i: number, identities: Identities): string {
     const name = this.#containerText(i, ContainerField.name);
-    if (name !== '' && name.length <= MAX_NAME_CHARS) return `${NO_NAMESPACE}.${subjectToken(name)}`;
+    if (name !== '' && name.length <= MAX_NAME_CHARS) return identities.place(NO_NAMESPACE, subjectToken(name));
     const id = this.#containerText(i, ContainerField.containerId).slice(0, CONTAINER_ID_TOKEN_CHARS);
-    return id === '' ? DANGLING_PLACE : `${NO_NAMESPACE}.${subjectToken(id)}`;
+    return id === '' ? DANGLING_PLACE : identities.place(NO_NAMESPACE, subjectToken(id));
   }
 
   #placeNumber(place: string): number {

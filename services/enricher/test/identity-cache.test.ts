@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { BatchError, decodeBatch, Destination, Pod } from '@tidegate/contracts';
-import { IdentityCache, destinationDecoder, podDecoder } from '../src/identity-cache.ts';
+import { IDENTITY_LIMITS, IdentityCache, destinationDecoder, podDecoder } from '../src/identity-cache.ts';
+import { WorkloadBudget } from '../src/workload-budget.ts';
 
 const bytesOf = (text: string) => Buffer.from(text);
 const podEntry = (pod: Parameters<typeof Pod.encode>[0]) => podDecoder.decode(Pod.encode(pod).finish());
@@ -25,7 +26,7 @@ test('pods are found by node and uid, replaced and removed', () => {
 });
 
 test('entries that are too many, or of no node, are refused and counted; malformed ones are not decoded', () => {
-  const cache = new IdentityCache({ maxPods: 2, maxDestinations: 1, podWaitMs: 10 });
+  const cache = new IdentityCache({ ...IDENTITY_LIMITS, maxPods: 2, maxDestinations: 1 });
   const pod = podEntry({ namespace: 'shop' });
   for (const uid of ['1', '2', '3']) cache.putPod(`node.${uid}`, pod);
   assert.throws(() => podDecoder.decode(Buffer.from([0x12, 0xff])), BatchError);
@@ -40,7 +41,7 @@ test('entries that are too many, or of no node, are refused and counted; malform
 });
 
 test('a wait ends when the pod comes, when the time is over, and at once when it was waited for before', async () => {
-  const cache = new IdentityCache({ maxPods: 10, maxDestinations: 10, podWaitMs: 30 });
+  const cache = new IdentityCache({ ...IDENTITY_LIMITS, maxPods: 10, maxDestinations: 10, podWaitMs: 30 });
   const { signal } = new AbortController();
   cache.putPod('other.pod', podEntry({ uid: 'pod' }));
   const arriving = cache.waitForPods('node', ['a', 'b'], signal);
@@ -57,7 +58,7 @@ test('a wait ends when the pod comes, when the time is over, and at once when it
 });
 
 test('an aborted wait ends at once', async () => {
-  const cache = new IdentityCache({ maxPods: 10, maxDestinations: 10, podWaitMs: 60_000 });
+  const cache = new IdentityCache({ ...IDENTITY_LIMITS, maxPods: 10, maxDestinations: 10, podWaitMs: 60_000 });
   const abort = new AbortController();
   cache.putPod('other.pod', podEntry({ uid: 'pod' }));
   const waiting = cache.waitForPods('node', ['a'], abort.signal);
@@ -66,6 +67,28 @@ test('an aborted wait ends at once', async () => {
 });
 
 test('without a single pod, as without a gateway, nothing is waited for', async () => {
-  const cache = new IdentityCache({ maxPods: 10, maxDestinations: 10, podWaitMs: 2 ** 31 - 1 });
+  const cache = new IdentityCache({ ...IDENTITY_LIMITS, maxPods: 10, maxDestinations: 10, podWaitMs: 2 ** 31 - 1 });
   await cache.waitForPods('node', ['a'], new AbortController().signal);
+});
+
+test('so many workloads of a namespace have subjects of their own, the rest share one; those not asked for in a day make room', () => {
+  const cache = new IdentityCache({ ...IDENTITY_LIMITS, workloadsPerNamespace: 2 });
+  const place = (namespace: string, workload: string) => {
+    cache.putPod(`node.${namespace}-${workload}`, podEntry({ namespace, name: 'x', workload }));
+    return cache.pod('node', `${namespace}-${workload}`)?.place;
+  };
+  assert.deepEqual(
+    ['web', 'db', 'job', 'web', 'ci'].map(workload => place('shop', workload)),
+    ['shop.web', 'shop.db', 'shop._more', 'shop.web', 'shop._more'],
+  );
+  assert.equal(place('lab', 'job'), 'lab.job');
+  assert.equal(cache.folded, 2);
+
+  const budget = new WorkloadBudget(2);
+  const dayMs = 24 * 3_600_000;
+  const at = (hour: number, workload: string) => budget.place('shop', workload, (hour / 24) * dayMs);
+  assert.deepEqual(
+    [at(0, 'web'), at(1, 'db'), at(2, 'job'), at(20, 'web'), at(24.5, 'job'), at(25, 'job'), at(26, 'db'), at(45, 'db')],
+    ['shop.web', 'shop.db', 'shop._more', 'shop.web', 'shop._more', 'shop.job', 'shop._more', 'shop.db'],
+  );
 });

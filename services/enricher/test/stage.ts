@@ -155,6 +155,7 @@ export async function setStage({ cluster = CLUSTER, ...options }: StageOptions =
         metrics: createMetrics('enricher'),
         id,
         maxInFlightBytes: 16 * 1024 * 1024,
+        workloadsPerNamespace: 1_000,
       });
       host.defer(() => enricher.close());
       if (isReady) await waitFor(() => enricher.readiness().length === 0, { what: 'the enricher to be ready' });
