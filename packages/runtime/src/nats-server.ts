@@ -49,8 +49,12 @@ export interface NatsServerOptions {
   program: NatsProgram;
   /** JetStream's files, configuration and log; made when missing. */
   storeFolder: string;
+  /** Address to listen on; default 127.0.0.1. */
+  address?: string;
   /** Default: any free port, kept over restarts of this object. */
   port?: number;
+  /** What runs the program: a command that becomes it by execve, such as nsenter. */
+  launcher?: readonly string[];
   /** Default: one account without sign-in. */
   users?: readonly NatsUser[];
   /** Further settings of nats-server's configuration file, over ours. */
@@ -159,13 +163,22 @@ export async function unpackDebianNatsServer({
 }
 
 /** Starts nats-server with JetStream on loopback, and resolves when it takes connections. */
-export async function startNatsServer({ program, storeFolder, port, users, config = {}, logger }: NatsServerOptions): Promise<NatsServer> {
+export async function startNatsServer({
+  program,
+  storeFolder,
+  address = '127.0.0.1',
+  port,
+  launcher = [],
+  users,
+  config = {},
+  logger,
+}: NatsServerOptions): Promise<NatsServer> {
   await mkdir(storeFolder, { recursive: true });
   const configFile = join(storeFolder, 'nats-server.conf');
   const logFile = join(storeFolder, 'nats-server.log');
   const settings = {
     // -1: any free port; the server writes the one it took into its ports file.
-    listen: `127.0.0.1:${port ?? -1}`,
+    listen: `${address}:${port ?? -1}`,
     ports_file_dir: storeFolder,
     log_file: logFile,
     logfile_size_limit: LOG_LIMIT_BYTES,
@@ -177,7 +190,7 @@ export async function startNatsServer({ program, storeFolder, port, users, confi
   // JSON is a subset of nats-server's configuration language. It may hold passwords.
   await writeFile(configFile, JSON.stringify(settings, undefined, 2), { mode: 0o600 });
   // A session of its own: Ctrl-C in the terminal must reach it through its owner, after the services that still publish.
-  const command = [...(await dieWithParent()), program.path, '--config', configFile];
+  const command = [...(await dieWithParent()), ...launcher, program.path, '--config', configFile];
   const child = spawn(command[0]!, command.slice(1), { stdio: ['ignore', 'ignore', 'pipe'], detached: true });
   let complaint = '';
   child.stderr.on('data', (chunk: Buffer) => (complaint = (complaint + chunk.toString()).slice(-LOG_TAIL_BYTES)));

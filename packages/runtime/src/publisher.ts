@@ -10,7 +10,7 @@ export interface PublisherOptions {
   windowBytes?: number;
   /** Messages on their way at most. */
   windowMessages?: number;
-  /** Without an ack for so long everything unacked is sent again. */
+  /** Without an ack for so long everything unacked is sent again; in a cluster after CLUSTER_ACK_TIMEOUT_MS at most. */
   ackTimeoutMs?: number;
   logger: Logger;
   /**
@@ -26,6 +26,8 @@ export interface PublishMessage {
   /** Nats-Msg-Id: the stream stores it once. */
   messageId: string;
   headers?: Readonly<Record<string, string>> | undefined;
+  /** What keeps its order among messages of the same lane, whatever happens to a cluster of servers. Default: the subject. */
+  lane?: string;
 }
 
 export interface PublishAck {
@@ -38,8 +40,8 @@ export interface PublishAck {
 export interface Publisher {
   /**
    * Resolves when the stream has stored the message. Retryable failures (no connection, no responders, timeout, stream or disk full) are
-   * retried for ever with the same id; a permanent one rejects with PUBLISH_REJECTED, PUBLISH_TOO_LARGE or PUBLISH_DENIED. Messages reach
-   * the stream in the order of the calls. Above the window a message waits its turn, and above QUEUE_WINDOWS windows it is refused with
+   * retried for ever with the same id; a permanent one rejects with PUBLISH_REJECTED, PUBLISH_TOO_LARGE or PUBLISH_DENIED. Messages of one
+   * lane reach the stream in the order of the calls; on a single server all do. Above the window a message waits its turn, and above QUEUE_WINDOWS windows it is refused with
    * PUBLISH_QUEUE_FULL: await `ready()` before.
    */
   publish(message: PublishMessage): Promise<PublishAck>;
@@ -66,6 +68,8 @@ export interface PublisherStats {
 
 const DEFAULTS = { windowBytes: 8 * 1024 * 1024, windowMessages: 4_096, ackTimeoutMs: 5_000, drainTimeoutMs: 10_000 } as const;
 
+/** What a deposed leader forgot stops its lane for so long; a lane has one message to send again. */
+const CLUSTER_ACK_TIMEOUT_MS = 2_000;
 /** How many windows of messages may be held, sent and waiting together. */
 const QUEUE_WINDOWS = 4;
 /** After a retryable refusal the oldest message is tried again after this, doubling up to the most. */
@@ -77,8 +81,11 @@ const ID_TRUST_MS = 60_000;
 /** Sent messages left at the front of the waiting list before it is cut. */
 const COMPACT_AT = 1_024;
 
-/** JetStream errors that are of the 4xx class and pass with time all the same: account limits reached, too many requests. */
-const RETRYABLE_ERROR_CODES: ReadonlySet<number> = new Set([10002, 10167]);
+/**
+ * JetStream errors that are of the 4xx class and pass with time all the same: account limits reached, too many requests, and that a cluster has not yet
+ * agreed on the first copy of the same id.
+ */
+const RETRYABLE_ERROR_CODES: ReadonlySet<number> = new Set([10002, 10158, 10167]);
 /** "message size exceeds maximum allowed" */
 const MESSAGE_TOO_LARGE = 10054;
 
@@ -139,6 +146,11 @@ class WindowPublisher implements Publisher {
   /** Those of #entries not yet sent on this connection, from #unsentHead on. */
   #unsent: Entry[] = [];
   #unsentHead = 0;
+  /**
+   * Lanes with a message on its way, and what waits behind it. A stream's leader that is deposed forgets what the others have not agreed on, without a
+   * word to anybody, while the next leader stores what comes after: so in a cluster a lane has one message on its way. Unused on a single server.
+   */
+  readonly #lanes = new Map<string, Entry[]>();
   #inFlightMessages = 0;
   #inFlightBytes = 0;
   #nextNumber = 1;
@@ -189,7 +201,7 @@ class WindowPublisher implements Publisher {
       this.stats.pendingMessages++;
       this.stats.pendingBytes += entry.bytes;
       this.#updateRoom();
-      if (this.#state === 'flowing' && this.#unsentHead === this.#unsent.length && this.#windowHasRoom()) this.#send(entry);
+      if (this.#state === 'flowing' && this.#unsentHead === this.#unsent.length && this.#windowHasRoom()) this.#enterLane(entry);
       else {
         this.#unsent.push(entry);
         this.#pump();
@@ -262,7 +274,7 @@ class WindowPublisher implements Publisher {
       if (!allowed) return this.#compactUnsent();
       const entry = this.#unsent[this.#unsentHead++]!;
       // Settled while it waited (its ack came late, or the stream was found to hold it).
-      if (this.#entries.has(entry.number)) this.#send(entry);
+      if (this.#entries.has(entry.number)) this.#enterLane(entry);
     }
     this.#unsent = [];
     this.#unsentHead = 0;
@@ -272,6 +284,27 @@ class WindowPublisher implements Publisher {
     if (this.#unsentHead < COMPACT_AT) return;
     this.#unsent = this.#unsent.slice(this.#unsentHead);
     this.#unsentHead = 0;
+  }
+
+  #enterLane(entry: Entry): void {
+    if (this.#info?.cluster === undefined) return this.#send(entry);
+    const waiting = this.#lanes.get(laneOf(entry));
+    if (waiting) return void waiting.push(entry);
+    this.#lanes.set(laneOf(entry), []);
+    this.#send(entry);
+  }
+
+  /** The message at the head of its lane is settled: the next may go. */
+  #leaveLane(entry: Entry): void {
+    const waiting = this.#lanes.get(laneOf(entry));
+    if (!waiting || entry.sentAtMs === 0) return;
+    // In any other state all that is not stored is sorted into lanes anew.
+    if (this.#state !== 'flowing' && this.#state !== 'probing') return;
+    let next = waiting.shift();
+    // Settled while it waited, as in #pump.
+    while (next && !this.#entries.has(next.number)) next = waiting.shift();
+    if (next) this.#send(next);
+    else this.#lanes.delete(laneOf(entry));
   }
 
   #send(entry: Entry): void {
@@ -317,6 +350,7 @@ class WindowPublisher implements Publisher {
     this.#setState('stalled');
     this.#unsent = [...this.#entries.values()];
     this.#unsentHead = 0;
+    this.#lanes.clear();
     this.#inFlightMessages = 0;
     this.#inFlightBytes = 0;
     for (const entry of this.#unsent) entry.sentAtMs = 0;
@@ -407,8 +441,15 @@ class WindowPublisher implements Publisher {
       this.stats.rejected++;
       entry.reject(outcome);
     } else entry.resolve(outcome);
+    this.#leaveLane(entry);
     this.#updateRoom();
     if (this.#entries.size === 0) this.#drained?.();
+  }
+
+  /** How long an ack is waited for. */
+  get #patienceMs(): number {
+    const { ackTimeoutMs } = this.#options;
+    return this.#info?.cluster === undefined ? ackTimeoutMs : Math.min(ackTimeoutMs, CLUSTER_ACK_TIMEOUT_MS);
   }
 
   #checkLater(): void {
@@ -416,13 +457,13 @@ class WindowPublisher implements Publisher {
       this.#timer = undefined;
       this.#checkAckTimeout();
       if (this.#entries.size > 0) this.#checkLater();
-    }, this.#options.ackTimeoutMs / 4).unref();
+    }, this.#patienceMs / 4).unref();
   }
 
   #checkAckTimeout(): void {
     if (this.#state !== 'flowing' && this.#state !== 'probing') return;
     const oldest = this.#entries.values().next().value;
-    if (oldest === undefined || oldest.sentAtMs === 0 || performance.now() - oldest.sentAtMs < this.#options.ackTimeoutMs) return;
+    if (oldest === undefined || oldest.sentAtMs === 0 || performance.now() - oldest.sentAtMs < this.#patienceMs) return;
     this.#retryLater('no ack in time');
   }
 
@@ -445,6 +486,10 @@ class WindowPublisher implements Publisher {
     }
     this.#advance();
   }
+}
+
+function laneOf({ message: { lane, subject } }: Entry): string {
+  return lane ?? subject;
 }
 
 function connectionId(nc: NatsConnection): string {

@@ -61,6 +61,11 @@ export interface StreamReaders {
   open(options: StreamReaderOptions): StreamReader;
   /** Sequence of the first message stored at or after a time, or the one the next message will get. @throws {TidegateError} STREAM_UNAVAILABLE */
   sequenceAt(stream: string, timeMs: number): Promise<number>;
+  /**
+   * Whether the stream has reached a sequence that was read from it before. Asked for some seconds, because a leader that was just elected may be behind;
+   * false: it was made anew, or has lost its end, and counts from less. @throws {TidegateError} STREAM_UNAVAILABLE
+   */
+  reaches(stream: string, streamSequence: number): Promise<boolean>;
   /** First and last sequence of a stream, an empty one's first is its last plus one; and when it was made, RFC 3339. @throws {TidegateError} STREAM_UNAVAILABLE */
   bounds(stream: string): Promise<{ first: number; last: number; created: string }>;
   /**
@@ -83,6 +88,9 @@ const MAX_SILENCE_MS = 10_000;
 const RETRY_MIN_MS = 50;
 const RETRY_MAX_MS = 2_000;
 const DEFAULT_MAX_ATTEMPTS = 3;
+/** A stream's leader has applied within milliseconds what was agreed on before it was elected. */
+const CATCH_UP_MS = 3_000;
+const CATCH_UP_POLL_MS = 100;
 
 export async function createStreamReaders(nc: NatsConnection): Promise<StreamReaders> {
   const manager = await jetstreamManager(nc, { checkAPI: false });
@@ -110,6 +118,7 @@ export async function createStreamReaders(nc: NatsConnection): Promise<StreamRea
         const { state, created } = await manager.streams.info(stream);
         return { first: state.messages === 0 ? state.last_seq + 1 : state.first_seq, last: state.last_seq, created };
       }),
+    reaches: (stream, streamSequence) => available(stream, () => reaches(manager, stream, streamSequence)),
     message: (stream, subject, which) =>
       available(stream, async () => {
         // The client's type leaves out `next_by_subj`, which servers take from 2.9 on.
@@ -199,8 +208,7 @@ class ResumingReader implements StreamReader {
 
   /** A stream that was deleted and made again numbers from 1: without this the reader would wait for a sequence that is far away. */
   async #checkStream(): Promise<void> {
-    const { state } = await this.#manager.streams.info(this.#options.stream);
-    if (state.last_seq < this.position) this.position = 0;
+    if (!(await reaches(this.#manager, this.#options.stream, this.position))) this.position = 0;
   }
 
   #dropConsumer(): void {
@@ -368,6 +376,16 @@ class PullConsumer {
   #endPull(): void {
     this.#isPulling = this.#isRequested = false;
     this.#wake?.();
+  }
+}
+
+async function reaches(manager: JetStreamManager, stream: string, streamSequence: number): Promise<boolean> {
+  const untilMs = performance.now() + CATCH_UP_MS;
+  for (;;) {
+    const { state } = await manager.streams.info(stream);
+    if (state.last_seq >= streamSequence) return true;
+    if (performance.now() > untilMs) return false;
+    await delay(CATCH_UP_POLL_MS);
   }
 }
 

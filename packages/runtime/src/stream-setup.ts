@@ -9,7 +9,8 @@ import {
   type JetStreamManager,
   type StreamConfig,
 } from '@nats-io/jetstream';
-import { nanos, type NatsConnection } from '@nats-io/nats-core';
+import { errors, nanos, type NatsConnection } from '@nats-io/nats-core';
+import { setTimeout as delay } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { TidegateError } from './errors.ts';
 import { serverAtLeast } from './nats.ts';
@@ -26,10 +27,16 @@ type WantedConfig = Partial<StreamConfig> & { name: string };
 const STREAM_NOT_FOUND = 10059;
 const STREAM_NAME_IN_USE = 10058;
 
+/** A cluster that starts elects its leaders first, some 10 s at most, and answers nothing until then. */
+const PATIENCE_MS = 60_000;
+const RETRY_MS = 500;
+/** JetStream error codes of a cluster that is not whole yet: no suitable peers, temporarily unavailable, insufficient resources, stream offline. */
+const NOT_READY: ReadonlySet<number> = new Set([10005, 10008, 10023, 10118]);
+
 /** Oldest server that compresses a stream's store; 2.9 drops the option in silence. */
 const COMPRESSION_SINCE = '2.10.0';
 
-/** Creates the streams, or updates those that differ. Throws STREAM_MISMATCH when the server keeps something else than was asked. */
+/** Creates the streams, or updates those that differ, as soon as the server, or the cluster of servers, is able to. Throws STREAM_MISMATCH when the server keeps something else than was asked. */
 export async function ensureStreams(
   nc: NatsConnection,
   definitions: readonly StreamDefinition[],
@@ -90,6 +97,25 @@ export function bucketPrefix(bucket: string): string {
 }
 
 async function ensure(manager: JetStreamManager, wanted: WantedConfig): Promise<void> {
+  const untilMs = performance.now() + PATIENCE_MS;
+  for (;;) {
+    try {
+      return await ensureNow(manager, wanted);
+    } catch (error) {
+      if (!willPass(error) || performance.now() > untilMs) throw error;
+    }
+    await delay(RETRY_MS);
+  }
+}
+
+/** Whether the servers are only not ready yet. */
+function willPass(error: unknown): boolean {
+  const reason = error instanceof TidegateError ? error.cause : error;
+  if (reason instanceof JetStreamApiError) return NOT_READY.has(reason.code);
+  return reason instanceof errors.TimeoutError;
+}
+
+async function ensureNow(manager: JetStreamManager, wanted: WantedConfig): Promise<void> {
   let kept = await currentConfig(manager, wanted.name);
   if (kept === undefined) {
     try {

@@ -1,5 +1,5 @@
 import { execFileSync, spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createLogger, type Logger } from '@tidegate/runtime';
@@ -12,12 +12,24 @@ export interface Host {
   folder(): string;
   /** A new folder that is a bpffs of its own, whether the machine has one mounted or not. Needs root. */
   bpffs(): string;
+  /** A new folder that is a file system of its own in memory, and may be made as small as what it holds. Needs root. */
+  disk(): TestDisk;
   /** A child process; killed when it still runs at the end. */
   spawn(command: string, args: readonly string[], options?: SpawnOptions): ChildProcess;
   /** Anything else to undo. */
   defer(undo: () => void | Promise<void>): void;
   [Symbol.asyncDispose](): Promise<void>;
 }
+
+export interface TestDisk {
+  readonly folder: string;
+  /** From now on nothing more fits. */
+  fill(): void;
+  /** There is room again. */
+  free(): void;
+}
+
+const DISK_SIZE = '8g';
 
 export function createHost(): Host {
   const undos: (() => void | Promise<void>)[] = [];
@@ -34,6 +46,20 @@ export function createHost(): Host {
       execFileSync('mount', ['-t', 'bpf', 'bpf', mounted]);
       undos.push(() => void execFileSync('umount', [mounted]));
       return mounted;
+    },
+    disk() {
+      const mounted = folder();
+      const resize = (size: string) => void execFileSync('mount', ['-o', `remount,size=${size}`, mounted]);
+      execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK_SIZE}`, 'tidegate-test', mounted]);
+      undos.push(() => void execFileSync('umount', [mounted]));
+      return {
+        folder: mounted,
+        fill() {
+          const { bsize, blocks, bfree } = statfsSync(mounted);
+          resize(String((blocks - bfree) * bsize));
+        },
+        free: () => resize(DISK_SIZE),
+      };
     },
     spawn(command, args, options = {}) {
       const child = spawn(command, args, options);

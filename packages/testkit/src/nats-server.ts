@@ -16,6 +16,10 @@ export interface TestNatsOptions {
   storeDir?: string;
   /** Default: any free one, kept over kill and restart. */
   port?: number;
+  /** Default: 127.0.0.1. */
+  address?: string;
+  /** What runs the program, such as nsenter. */
+  launcher?: readonly string[];
   users?: readonly NatsUser[];
   /** Further settings of the server's configuration. */
   config?: Readonly<Record<string, unknown>>;
@@ -49,7 +53,15 @@ export function findNatsServer(version: 'new' | 'debian' = 'new'): Promise<NatsP
   return provided;
 }
 
-export async function startNatsServer({ storeDir, port, users, config, version = 'new' }: TestNatsOptions = {}): Promise<TestNatsServer> {
+export async function startNatsServer({
+  storeDir,
+  address,
+  port,
+  launcher,
+  users,
+  config,
+  version = 'new',
+}: TestNatsOptions = {}): Promise<TestNatsServer> {
   const program = await findNatsServer(version);
   const storeFolder = storeDir ?? mkdtempSync(join(tmpdir(), 'tidegate-nats-'));
   const start = (onPort?: number): Promise<NatsServer> =>
@@ -57,7 +69,9 @@ export async function startNatsServer({ storeDir, port, users, config, version =
       program,
       storeFolder,
       logger: testLogger(),
+      ...(address !== undefined && { address }),
       ...(onPort !== undefined && { port: onPort }),
+      ...(launcher && { launcher }),
       ...(users && { users }),
       ...(config && { config }),
     });

@@ -52,14 +52,15 @@ export async function joinMembers(options: MembershipOptions): Promise<Membershi
     // The time of sending: the others see the heartbeat later than that, never earlier.
     const sentAtMs = performance.now();
     await bucket.put(MEMBER_PREFIX + id, { startedAt });
-    announcedAtMs = sentAtMs;
+    announcedAtMs = Math.max(announcedAtMs, sentAtMs);
   }
 
   async function keepAnnouncing(): Promise<void> {
     while (!signal.aborted && !hasLeft) {
       await delay(HEARTBEAT_INTERVAL_MS, undefined, { signal }).catch(() => undefined);
       if (signal.aborted || hasLeft) return;
-      await announce().catch(() => undefined);
+      // Not awaited: a heartbeat that is lost, as by a leader that is deposed, must not hold up the next.
+      announce().catch(() => undefined);
       if (!hasLease() && !signal.aborted) return onTrouble('no heartbeat of its own stored in time');
     }
   }

@@ -206,7 +206,7 @@ class Session implements NodeSession {
       }
       const cursor = { ...(found ?? (await this.#firstCursor())), owner };
       // A RAW that was made anew counts from 1 again.
-      if (cursor.streamSequence > (await readers.bounds(STREAMS.raw.name)).last) cursor.streamSequence = 0;
+      if (!(await readers.reaches(STREAMS.raw.name, cursor.streamSequence))) cursor.streamSequence = 0;
       try {
         this.#revision = await cursors.update(this.#cursorKey, cursor, revision);
         return cursor;
@@ -394,7 +394,7 @@ class Session implements NodeSession {
         events: count,
       });
       metrics.bytesPublished.inc(payload.length);
-      events.publish({ subject, payload, messageId: `${id}:${name}`, headers }).then(
+      events.publish({ subject, payload, messageId: `${id}:${name}`, headers, lane: `${this.#nodeToken} ${subject}` }).then(
         ack => {
           metrics.messagesStored.inc();
           metrics.eventsStored.inc(count);
