@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { probe } from '@tidegate/native';
+import { drawSteps, seededRandom } from '../src/chaos/faults.ts';
+import { judge } from '../src/chaos/markers.ts';
+import { runChaos } from '../src/chaos/run.ts';
+
+const SEED = 7;
+const FAULTS_MS = 20_000;
+
+const { ok, missing } = probe();
+const skip = ok ? false : missing.map(fault => fault.message).join(' ');
+
+test('faults drawn from a seed: nothing is lost in silence, nothing is there twice', { skip }, async () => {
+  const steps: string[] = [];
+  const { faults } = await runChaos({
+    seed: SEED,
+    steps: (stage, random) => drawSteps(stage, random, FAULTS_MS),
+    print: line => steps.push(line),
+  });
+  assert.deepEqual(faults, [], `npm run bench -- chaos --seed ${SEED} --minutes ${FAULTS_MS / 60_000}\n${steps.join('\n')}`);
+});
+
+test('a seed draws the same numbers again', () => {
+  const [one, other] = [seededRandom(SEED), seededRandom(SEED)];
+  for (let i = 0; i < 100; i++) assert.equal(one(), other());
+});
+
+test('markers are judged by the losses at their place alone', () => {
+  const found = [0, 1, 3, 4, 6, 6].map(number => ({ number, sequence: 10 * (number + 1) }));
+  assert.deepEqual(judge(found, [{ first: 25, last: 29 }], 8), { twice: [6], silent: [5, 7], told: [2] });
+});
