@@ -32,6 +32,7 @@ import { createHost, startNatsServer, testLogger, waitFor, type Host } from '@ti
 import { enricherHeaders } from '@tidegate/testkit/event-messages';
 import { REPOSITORY, cleanEnvironment, freePorts, runCommand, startCommand, startProgram } from './command-runner.ts';
 import { execId, rawMessage, sampleBatch, type SampleBatch } from './sample-batches.ts';
+import { holdsText } from '../src/commands/status.ts';
 
 interface Bench {
   host: Host;
@@ -428,6 +429,10 @@ test('node: lists nodes, removes one that is silent, and says why it does not re
     [['old', 'left']],
   );
   assert.match((await runCommand(['status', '--api', url])).stdout, /no sensor has reported/);
+});
+
+test('status tells how many hours the configured bytes hold', () => {
+  assert.equal(holdsText(16 * 1024 ** 3, 40 * 3_600), 'at this rate 16.0 GiB hold 40 h, 1 GiB 2.5 h');
 });
 
 test('status: 1 and the reasons when something is wrong', async () => {

@@ -107,6 +107,8 @@ export interface StreamReport {
   last_time?: string;
   max_bytes: number;
   max_age_seconds: number;
+  /** For how long max_bytes suffice at the rate at which the stored messages came. Absent while those are of less than a minute. */
+  holds_seconds?: number;
 }
 
 export interface EnricherReport {

@@ -5,6 +5,12 @@ const GIB = 1024 ** 3;
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
 
+/**
+ * Consumers of one stream or bucket at most. nats-server's own default of 1,000 would stop at 1,000 nodes, each of which has one on RAW. A consumer that
+ * nobody uses is forgotten after seconds: this is a bound for what goes wrong.
+ */
+export const MAX_CONSUMERS = 20_000;
+
 /** Limits that an installation may set for itself. */
 export interface StreamLimits {
   maxBytes: number;

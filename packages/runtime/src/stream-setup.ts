@@ -1,4 +1,4 @@
-import type { BucketDefinition, StreamDefinition } from '@tidegate/contracts';
+import { MAX_CONSUMERS, type BucketDefinition, type StreamDefinition } from '@tidegate/contracts';
 import {
   DiscardPolicy,
   JetStreamApiError,
@@ -56,6 +56,7 @@ export async function ensureStreams(
       duplicate_window: nanos(definition.duplicateWindowMs),
       allow_direct: definition.allowDirect,
       num_replicas: replicas,
+      max_consumers: MAX_CONSUMERS,
       ...(serverAtLeast(nc, COMPRESSION_SINCE) && { compression: definition.compress ? StoreCompression.S2 : StoreCompression.None }),
     });
   }
@@ -82,6 +83,7 @@ export async function ensureBuckets(
       deny_delete: true,
       allow_direct: true,
       num_replicas: replicas,
+      max_consumers: MAX_CONSUMERS,
     });
   }
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BUCKETS, STREAMS } from '@tidegate/contracts';
+import { BUCKETS, MAX_CONSUMERS, STREAMS } from '@tidegate/contracts';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
 import { createHost, startNatsServer, testLogger } from '@tidegate/testkit';
@@ -24,6 +24,7 @@ for (const version of ['new', 'debian'] as const) {
     const manager = await jetstreamManager(nc);
     const { config } = await manager.streams.info('RAW');
     assert.equal(config.max_age, 600_000_000_000);
+    for await (const stream of manager.streams.list()) assert.equal(stream.config.max_consumers, MAX_CONSUMERS, stream.config.name);
     assert.equal((await manager.streams.info('EVENTS')).config.compression, serverAtLeast(nc, '2.10.0') ? 's2' : undefined);
 
     const bucket = await new Kvm(nc).open(BUCKETS.sensors.name);

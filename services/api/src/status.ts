@@ -49,6 +49,8 @@ export const LAG_PROBLEM_MS = 10_000;
 const MAX_LOOKED_UP = 50;
 /** Nodes that one problem names. */
 const MAX_NAMED = 10;
+/** What came in less time tells no rate. */
+const MIN_RATE_SPAN_MS = 60_000;
 /** A report serves all that ask within this. */
 const REPORT_AGE_MS = 1_000;
 const STREAM_NOT_FOUND = 10059;
@@ -196,11 +198,17 @@ async function streamReport(name: string, { manager }: StreamReaders): Promise<S
       ...(state.messages > 0 && { first_time: state.first_ts, last_time: state.last_ts }),
       max_bytes: config.max_bytes,
       max_age_seconds: config.max_age / 1e9,
+      ...holdsSeconds(state.bytes, Date.parse(state.last_ts) - Date.parse(state.first_ts), config.max_bytes),
     };
   } catch (error) {
     if (isNotFound(error)) return undefined;
     throw error;
   }
+}
+
+/** @param spanMs between the first and the last message stored */
+export function holdsSeconds(bytes: number, spanMs: number, maxBytes: number): Pick<StreamReport, 'holds_seconds'> {
+  return bytes === 0 || !(spanMs >= MIN_RATE_SPAN_MS) ? {} : { holds_seconds: Math.round((spanMs / 1000) * (maxBytes / bytes)) };
 }
 
 /** The last message of each node on RAW, without its payload, by the node's token. Empty when there is no such stream. */

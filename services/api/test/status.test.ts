@@ -17,6 +17,7 @@ import { headers } from '@nats-io/nats-core';
 import { waitFor } from '@tidegate/testkit';
 import { NODE } from '@tidegate/testkit/event-messages';
 import { startFixture } from './fixture.ts';
+import { holdsSeconds } from '../src/status.ts';
 
 const MALFORMED = ['not JSON', '{}', 'null', '[]', '', '{"node":1,"hooks":[{}],"spool":null}'];
 
@@ -97,6 +98,12 @@ for (const version of ['new', 'debian'] as const) {
     assert.equal(worse, `hook h is not attached on ${NODE}: refused`);
   });
 }
+
+test("how long a stream's bytes suffice is told from what it holds, once that is of a minute", () => {
+  assert.deepEqual(holdsSeconds(0, NaN, 1_000), {});
+  assert.deepEqual(holdsSeconds(100, 59_000, 1_000), {});
+  assert.deepEqual(holdsSeconds(100, 3_600_000, 1_000), { holds_seconds: 36_000 });
+});
 
 test('a busy node that starves is a problem, one that is quiet or that keeps up is none', async t => {
   await using fixture = await startFixture();

@@ -3,6 +3,8 @@ import { bytesText, countText, durationText, printable, printableJson, type LagR
 import { createApiClient } from '../api-client.ts';
 import { ExitCode, apiOption, apiUrlOf, type CommandContext, type CommandSpec } from '../command.ts';
 
+const GIB = 1024 ** 3;
+
 export const statusCommand: CommandSpec = {
   name: 'status',
   summary: 'Show sensors, hooks, streams, lag and loss',
@@ -22,6 +24,16 @@ export const statusCommand: CommandSpec = {
     return status.problems.length === 0 ? ExitCode.ok : ExitCode.amiss;
   },
 };
+
+/** How far back a stream reaches when it is full. */
+export function holdsText(maxBytes: number, holdsSeconds: number): string {
+  return `at this rate ${bytesText(maxBytes)} hold ${hoursText(holdsSeconds)}, 1 GiB ${hoursText((holdsSeconds * GIB) / maxBytes)}`;
+}
+
+function hoursText(seconds: number): string {
+  const hours = seconds / 3_600;
+  return `${hours < 9.95 ? hours.toFixed(1) : countText(Math.round(hours))} h`;
+}
 
 /** @param lag undefined: of a node that nothing is known of, as one that just came. */
 function lagText(lag: LagReport | undefined): string {
@@ -50,11 +62,12 @@ async function printStatus(status: StatusReport, { print, paint }: CommandContex
   }
   if (status.sensors.length === 0) await print('  none');
   await print(paint('bold', 'Streams'));
-  for (const { name, messages, bytes, first_time, max_bytes, max_age_seconds } of status.streams) {
+  for (const { name, messages, bytes, first_time, max_bytes, max_age_seconds, holds_seconds } of status.streams) {
     const since = first_time === undefined ? '' : `, reaching back ${durationText(Math.max(0, nowMs - Date.parse(first_time)))}`;
     await print(
       `  ${name.padEnd(10)} ${countText(messages)} messages, ${bytesText(bytes)} of ${bytesText(max_bytes)}${since} of ${durationText(max_age_seconds * 1000)}`,
     );
+    if (holds_seconds !== undefined) await print(`             ${holdsText(max_bytes, holds_seconds)}`);
   }
   const alive = status.enrichers.filter(enricher => enricher.alive).length;
   await print(paint('bold', 'Services'));
