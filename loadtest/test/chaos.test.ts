@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { probe } from '@tidegate/native';
-import { drawSteps, seededRandom } from '../src/chaos/faults.ts';
+import { NatsRole } from '@tidegate/runtime';
+import { drawSteps, paused, seededRandom, stuttering } from '../src/chaos/faults.ts';
 import { judge } from '../src/chaos/markers.ts';
 import { runChaos } from '../src/chaos/run.ts';
 
@@ -29,4 +30,17 @@ test('a seed draws the same numbers again', () => {
 test('markers are judged by the losses at their place alone', () => {
   const found = [0, 1, 3, 4, 6, 6].map(number => ({ number, sequence: 10 * (number + 1) }));
   assert.deepEqual(judge(found, [{ first: 25, last: 29 }], 8), { twice: [6], silent: [5, 7], told: [2] });
+});
+
+test('nats-servers that are slow, an enricher that stands still for 10 s: nothing is lost, nothing is there twice', { skip }, async () => {
+  const { faults, lost } = await runChaos({
+    seed: SEED,
+    steps: ({ servers, services }) => {
+      const enricher = services.find(({ role }) => role === NatsRole.enricher)!;
+      return [stuttering(servers, 8_000), paused(enricher, 10_000)].map(fault => ({ afterMs: 500, ...fault }));
+    },
+    print: () => undefined,
+  });
+  assert.deepEqual(faults, []);
+  assert.deepEqual(lost, {});
 });

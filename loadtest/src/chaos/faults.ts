@@ -25,6 +25,7 @@ type Draw = (random: Random, stage: Stage) => Fault;
 const PAUSE_MS = { least: 0, most: 5_000 };
 /** Long enough for nats-servers and enrichers to be taken for dead: 4 to 10 s. */
 const FAULT_MS = { least: 500, most: 12_000 };
+const STUTTER_MS = { stopped: 400, running: 100 };
 const API_TIMEOUT_MS = 2_000;
 /** A modem: batches of markers do not keep up. */
 const SLOW_BITS_PER_SECOND = 64_000;
@@ -48,6 +49,29 @@ export function paused(member: Member, lastsMs: number): Fault {
     begin() {
       member.pause();
       return Promise.resolve(() => member.resume());
+    },
+  };
+}
+
+/** Slow, not dead: they stand still for most of each half second. */
+export function stuttering(members: readonly Member[], lastsMs: number): Fault {
+  return {
+    what: `slow down ${namesOf(members)}`,
+    lastsMs,
+    begin() {
+      const over = new AbortController();
+      const pulses = (async () => {
+        while (!over.signal.aborted) {
+          for (const member of members) member.pause();
+          await delay(STUTTER_MS.stopped);
+          for (const member of members) member.resume();
+          await delay(STUTTER_MS.running);
+        }
+      })();
+      return Promise.resolve(() => {
+        over.abort();
+        return pulses;
+      });
     },
   };
 }
@@ -153,6 +177,8 @@ export function left(members: readonly Member[], lastsMs: number): Fault {
 const FAULTS: readonly Draw[] = [
   (random, stage) => killed(pick(random, membersOf(stage)), duration(random)),
   (random, stage) => paused(pick(random, membersOf(stage)), duration(random)),
+  (random, stage) => stuttering([pick(random, membersOf(stage))], duration(random)),
+  (random, stage) => stuttering(stage.servers, duration(random)),
   (random, stage) => restarted(pick(random, membersOf(stage))),
   random => leaderMoved(pick(random, STORES)),
   random => leaderKilled(pick(random, STORES), duration(random)),

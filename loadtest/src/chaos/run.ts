@@ -32,12 +32,15 @@ export async function runChaos({ seed, steps, print }: ChaosOptions): Promise<Ch
   await settle(stage);
   const startedAtMs = performance.now();
   const markers = runMarkers(stage.program, `chaos-${seed}`, MARKERS_PER_SECOND);
-  while (markers.count < WARM_UP_MARKERS) await delay(POLL_MS);
-  await takeSteps(stage, steps(stage, seededRandom(seed)), ({ what, lastsMs }) => {
-    const seconds = ((performance.now() - startedAtMs) / 1000).toFixed(1);
-    print(`${seconds.padStart(7)} s  ${what}${lastsMs === 0 ? '' : ` for ${(lastsMs / 1000).toFixed(1)} s`}`);
-  });
-  await markers.stop();
+  try {
+    while (markers.count < WARM_UP_MARKERS) await delay(POLL_MS);
+    await takeSteps(stage, steps(stage, seededRandom(seed)), ({ what, lastsMs }) => {
+      const seconds = ((performance.now() - startedAtMs) / 1000).toFixed(1);
+      print(`${seconds.padStart(7)} s  ${what}${lastsMs === 0 ? '' : ` for ${(lastsMs / 1000).toFixed(1)} s`}`);
+    });
+  } finally {
+    await markers.stop();
+  }
   const healedAtMs = performance.now();
   const signal = AbortSignal.timeout(SETTLE_TIMEOUT_MS);
   const judgement = await judgeMarkers(stage.nc, { node: NODE, name: `chaos-${seed}`, count: markers.count, signal });

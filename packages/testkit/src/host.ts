@@ -30,6 +30,7 @@ export interface TestDisk {
 }
 
 const DISK_SIZE = '8g';
+const FILL_TRIES = 20;
 
 export function createHost(): Host {
   const undos: (() => void | Promise<void>)[] = [];
@@ -49,14 +50,22 @@ export function createHost(): Host {
     },
     disk() {
       const mounted = folder();
-      const resize = (size: string) => void execFileSync('mount', ['-o', `remount,size=${size}`, mounted]);
+      const resize = (size: string) =>
+        void execFileSync('mount', ['-o', `remount,size=${size}`, mounted], { stdio: ['ignore', 'ignore', 'pipe'] });
       execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK_SIZE}`, 'tidegate-test', mounted]);
       undos.push(() => void execFileSync('umount', [mounted]));
       return {
         folder: mounted,
         fill() {
-          const { bsize, blocks, bfree } = statfsSync(mounted);
-          resize(String((blocks - bfree) * bsize));
+          for (let tries = 1; ; tries++) {
+            const { bsize, blocks, bfree } = statfsSync(mounted);
+            try {
+              return resize(String((blocks - bfree) * bsize));
+            } catch (error) {
+              // The kernel refuses less than there is, and somebody wrote in between.
+              if (tries === FILL_TRIES) throw error;
+            }
+          }
         },
         free: () => resize(DISK_SIZE),
       };
