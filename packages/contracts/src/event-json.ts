@@ -141,6 +141,8 @@ export function eventsToJson(batch: EventBatch, place?: EventPlace): EventJson[]
 export interface EventReader {
   readonly batch: EventBatch;
   toJson(event: Event): EventJson;
+  /** What JSON.stringify makes of toJson, in a fraction of the time: what events of one process share is made once a batch. */
+  toText(event: Event): string;
   /** Microseconds since 1970, as in `time`. */
   timeUs(event: Event): number;
   process(event: Event): Process | undefined;
@@ -163,6 +165,7 @@ export function createEventReader(
   const pods = new Map(batch.pods.map(pod => [pod.uid ?? '', pod]));
   const destinations = new Map(batch.destinations.map(destination => [destination.ip ?? '', destination]));
   const shared = new Map<number, SharedJson>();
+  const sharedTexts = new Map<number, string>();
   const wallUs = createWallClock(batch.wallOffsetNs);
 
   const processOf = (event: Event) => processes.get(event.process ?? 0);
@@ -185,35 +188,60 @@ export function createEventReader(
     return json;
   }
 
-  function toJson(event: Event): EventJson {
-    const kind = kindName(event.kind ?? 0);
-    const process = processOf(event);
+  /** Of a process, as they stand within the braces of an event. */
+  function sharedTextOf(process: Process): string {
+    const id = process.id ?? 0;
+    let text = sharedTexts.get(id);
+    if (text === undefined) sharedTexts.set(id, (text = membersOf(JSON.stringify(sharedOf(process)))));
+    return text;
+  }
+
+  /** What stands before what is shared. */
+  function headOf(event: Event) {
     const sequence = event.sequence ?? 0;
-    const json: EventJson = {
+    return {
       ...(sequence > 0 && batch.cluster !== '' ? { id: `${batch.cluster}:${batch.node}:${sequence}` } : {}),
       time: formatTimeUs(timeUs(event)),
-      kind,
+      kind: kindName(event.kind ?? 0),
       cluster: batch.cluster,
       node: batch.node,
       boot: batch.boot,
       sequence,
       ktime_ns: String(event.ktimeNs ?? 0),
-      ...(batch.recorded ? { recorded: true } : {}),
+      ...(batch.recorded ? { recorded: true as const } : {}),
       namespace: place.namespace,
       workload: place.workload,
       ...(event.tid ? { tid: event.tid } : {}),
-      ...(process ? sharedOf(process) : {}),
     };
-    const detail = ownFields(kind, event);
-    if (detail) {
-      Object.assign(json, { [kind]: detail });
-      const destination = destinations.get('destination_ip' in detail ? detail.destination_ip : '');
-      if (destination) json.destination = destinationJson(destination);
-    }
-    return json;
   }
 
-  return { batch, toJson, timeUs, process: processOf, container: containerOf, pod: podOf, all: () => batch.events.map(toJson) };
+  /** What stands behind it. */
+  function tailOf(event: Event): Partial<EventJson> | undefined {
+    const kind = kindName(event.kind ?? 0);
+    const detail = ownFields(kind, event);
+    if (!detail) return undefined;
+    const destination = destinations.get('destination_ip' in detail ? detail.destination_ip : '');
+    return { [kind]: detail, ...(destination && { destination: destinationJson(destination) }) };
+  }
+
+  function toJson(event: Event): EventJson {
+    const process = processOf(event);
+    return { ...headOf(event), ...(process && sharedOf(process)), ...tailOf(event) };
+  }
+
+  function toText(event: Event): string {
+    const process = processOf(event);
+    const tail = tailOf(event);
+    const head = JSON.stringify(headOf(event)).slice(0, -1);
+    return `${head}${process ? `,${sharedTextOf(process)}` : ''}${tail ? `,${membersOf(JSON.stringify(tail))}` : ''}}`;
+  }
+
+  return { batch, toJson, toText, timeUs, process: processOf, container: containerOf, pod: podOf, all: () => batch.events.map(toJson) };
+}
+
+/** Of the text of an object that has some. */
+function membersOf(text: string): string {
+  return text.slice(1, -1);
 }
 
 /** `ring_full` for LOSS_REASON_RING_FULL. */

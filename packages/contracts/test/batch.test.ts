@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import {
   BatchError,
   BatchField,
+  createEventReader,
   decodeBatch,
   encodeBatch,
   EventField,
@@ -298,4 +299,28 @@ test('mutated batches give a BatchError or a walk that stays inside, never anyth
     }
   }
   assert.ok(faults > FUZZ_ROUNDS / 10, `only ${faults} mutations were faults`);
+});
+
+test('the text of an event is what JSON.stringify makes of it, for every kind and whatever processes are called', () => {
+  const hostile = ['"', '\\', '\n', '\u0000', '\u2028', '\ud83d\ude00', '}{', '],"id":"x"', '\u001b[2J', '', 'a'.repeat(300)];
+  const processes = hostile.map((name, i) => ({
+    id: i + 1,
+    parent: i,
+    container: 1,
+    execId: `x${i}`,
+    pid: i,
+    binary: name,
+    arguments: [name, name],
+  }));
+  const kinds = Object.values(Kind).filter(kind => typeof kind === 'number');
+  const events = [...kinds, 999].flatMap((kind, i) => [
+    { kind, process: (i % 12) + 1, sequence: i + 1, ktimeNs: 2n ** 60n + BigInt(i), tid: i, [kindName(kind)]: {} },
+    { kind, sequence: 0 },
+  ]);
+  const sample = sampleBatch();
+  for (const batch of [sample, { ...sample, processes, events }, { ...sample, cluster: '', recorded: true, processes, events }]) {
+    const decoded = decodeBatch(encodeBatch(batch));
+    const reader = createEventReader(decoded, { namespace: 'sh"op', workload: 'we\\b' });
+    for (const event of decoded.events) assert.equal(reader.toText(event), JSON.stringify(reader.toJson(event)));
+  }
 });

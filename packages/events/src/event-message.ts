@@ -92,16 +92,30 @@ export class EventMessage {
     return this.batch!.events[index]!.sequence ?? 0;
   }
 
+  /** Unique for ever; undefined: of a batch that has not passed an enricher. */
+  id(index: number): string | undefined {
+    const { cluster, node } = this.batch!;
+    const sequence = this.nodeSequence(index);
+    if (sequence > 0 && cluster !== '') return `${cluster}:${node}:${sequence}`;
+    // A loss that the enricher found has no number of its own: it is the only event of its message.
+    return this.#messageId === '' ? undefined : `${cluster}:${this.#messageId}`;
+  }
+
   event(index: number): EventJson {
     const json = this.reader!.toJson(this.batch!.events[index]!);
-    // A loss that the enricher found has no number of its own: it is the only event of its message.
-    if (json.id === undefined && this.#messageId !== '') json.id = `${json.cluster}:${this.#messageId}`;
+    const id = this.id(index);
+    if (id !== undefined) json.id ??= id;
     return json;
   }
 
   /** JSON text of one event, made once. */
   json(index: number): Buffer {
-    return (this.#json[index] ??= Buffer.from(JSON.stringify(this.event(index))));
+    return (this.#json[index] ??= Buffer.from(this.#text(index)));
+  }
+
+  #text(index: number): string {
+    const hasNumber = this.nodeSequence(index) > 0 && this.batch!.cluster !== '';
+    return hasNumber ? this.reader!.toText(this.batch!.events[index]!) : JSON.stringify(this.event(index));
   }
 
   timeUs(index: number): number {

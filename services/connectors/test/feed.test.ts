@@ -1,83 +1,17 @@
 import assert from 'node:assert/strict';
-import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { connect as connectSocket } from 'node:net';
-import { fileURLToPath } from 'node:url';
 import { test } from 'node:test';
-import { jetstream } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
-import { BUCKETS, CONNECTOR_POSITION_PREFIX, STREAMS, consumerPositionCodec, type EventJson } from '@tidegate/contracts';
+import { STREAMS, type EventJson } from '@tidegate/contracts';
 import { openEvents } from '@tidegate/events';
-import {
-  NatsRole,
-  connectNats,
-  consumerPermissions,
-  createBuckets,
-  ensureBuckets,
-  ensureStreams,
-  roleInboxPrefix,
-  rolePermissions,
-} from '@tidegate/runtime';
-import { createHost, startNatsServer, testLogger, waitFor, type Host } from '@tidegate/testkit';
+import { connectNats } from '@tidegate/runtime';
+import { createHost, testLogger, waitFor, type Host } from '@tidegate/testkit';
 import { publishInterleaved } from '@tidegate/testkit/event-messages';
 import { FEED_ID_HEADER } from '../src/index.ts';
+import { NODES, startStage } from './stage.ts';
 
-const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url));
-const PASSWORD = 'secret';
 const logger = testLogger();
-const NODES = ['n1', 'n2'];
-
-/** A server with the users of an installation, and the connectors' process beside it. */
-async function startStage(host: Host, version: 'new' | 'debian' = 'new', limits: { maxBytes?: number } = {}) {
-  const server = await startNatsServer({
-    version,
-    users: [
-      ...Object.values(NatsRole).map(role => ({ user: role, password: PASSWORD, permissions: rolePermissions(role) })),
-      { user: 'consumer', password: PASSWORD, permissions: consumerPermissions() },
-    ],
-    config: { no_auth_user: 'consumer' },
-  });
-  host.defer(() => server.stop());
-  const admin = await connectNats({
-    url: server.url,
-    name: 'test',
-    user: 'admin',
-    password: PASSWORD,
-    inboxPrefix: roleInboxPrefix('admin'),
-    logger,
-  });
-  host.defer(() => admin.close());
-  await ensureStreams(admin, [{ ...STREAMS.events, ...limits }]);
-  await ensureBuckets(admin, Object.values(BUCKETS));
-  const buckets = await createBuckets({ nc: admin, logger });
-  host.defer(() => buckets.close());
-  const positions = buckets.open(BUCKETS.positions, consumerPositionCodec);
-  let health = '';
-  return {
-    server,
-    admin,
-    js: jetstream(admin),
-    position: async () => (await positions.get(`${CONNECTOR_POSITION_PREFIX}nats`)).value,
-    isAwake: async () => /tidegate_connectors_awake\{[^}]*\} 1/.test(await (await fetch(`${health}/metrics`)).text()),
-    async startConnectors(): Promise<ChildProcess> {
-      const child = host.spawn(process.execPath, [MAIN], {
-        stdio: ['ignore', 'inherit', 'pipe'],
-        env: {
-          ...process.env,
-          TIDEGATE_NATS_URL: server.url,
-          TIDEGATE_NATS_USER: 'connectors',
-          TIDEGATE_NATS_PASSWORD: PASSWORD,
-          TIDEGATE_HEALTH_PORT: '0',
-          TIDEGATE_LOG_LEVEL: 'info',
-        },
-      });
-      let log = '';
-      child.stderr!.on('data', (chunk: Buffer) => (log += chunk.toString()));
-      health = await waitFor(() => /"url":"(http:[^"]+)"/.exec(log)?.[1], { what: 'the connectors', timeoutMs: 30_000 });
-      return child;
-    },
-  };
-}
 
 interface Heard {
   nc: NatsConnection;

@@ -3,15 +3,7 @@
  * the first listener finds it at the end of EVENTS. From then on it goes on from its position whatever happens to it, until the last listener has gone.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import {
-  BUCKETS,
-  CONNECTOR_POSITION_PREFIX,
-  NO_NAMESPACE,
-  STREAMS,
-  consumerPositionCodec,
-  feedSubject,
-  type EventJson,
-} from '@tidegate/contracts';
+import { BUCKETS, CONNECTOR_POSITION_PREFIX, NO_NAMESPACE, STREAMS, consumerPositionCodec, feedSubject } from '@tidegate/contracts';
 import { only, type ConsumedBatch, type EventConsumer, type Events, type PositionStore } from '@tidegate/events';
 import type { Closable, Logger, Metrics } from '@tidegate/runtime';
 import { headers as createHeaders, type NatsConnection } from '@nats-io/nats-core';
@@ -158,10 +150,9 @@ class NatsFeed implements Feed {
     const { nc } = this.#deps;
     let published = 0;
     let unflushedBytes = 0;
-    for (const { subject, event } of this.#eventsOf(batch)) {
-      const text = JSON.stringify(event);
+    for (const { subject, id, text } of this.#eventsOf(batch)) {
       const header = createHeaders();
-      if (event.id !== undefined) header.set(FEED_ID_HEADER, event.id);
+      if (id !== undefined) header.set(FEED_ID_HEADER, id);
       nc.publish(subject, text, { headers: header });
       published++;
       unflushedBytes += text.length;
@@ -175,10 +166,12 @@ class NatsFeed implements Feed {
   }
 
   /** Those of a batch that somebody listens to. */
-  *#eventsOf(batch: ConsumedBatch): Generator<{ subject: string; event: EventJson }, void, undefined> {
+  *#eventsOf(batch: ConsumedBatch): Generator<{ subject: string; id: string | undefined; text: Uint8Array }, void, undefined> {
     if (batch.node === '' && batch.places().length === 0) {
       this.#metrics.skips.inc({ connector: CONNECTOR });
-      for (const event of batch.events()) yield { subject: feedSubject(event.kind, NO_NAMESPACE, LOSS_WORKLOAD), event };
+      for (const event of batch.events()) {
+        yield { subject: feedSubject(event.kind, NO_NAMESPACE, LOSS_WORKLOAD), id: event.id, text: Buffer.from(JSON.stringify(event)) };
+      }
       return;
     }
     const subjects = new Map<string, string | undefined>();
@@ -190,7 +183,7 @@ class NatsFeed implements Feed {
         subjects.set(key, isListenedTo(subject, this.#listeners) ? subject : undefined);
       }
       const subject = subjects.get(key);
-      if (subject !== undefined) yield { subject, event: message.event(index) };
+      if (subject !== undefined) yield { subject, id: message.id(index), text: message.json(index) };
     }
   }
 
