@@ -410,6 +410,7 @@ function welcome({ startMs, page, natsUrl, capture, reports: { sensor, gateway }
     `  page    ${page}`,
     `  API     ${page}docs`,
     `  NATS    ${natsUrl}   stream EVENTS, subjects tidegate.events.<kind>.<namespace>.<workload>${isEmbedded ? '; reading needs no sign-in' : ''}`,
+    `  feed    nats sub -s ${natsUrl} 'tidegate.feed.>'   each event as JSON, while you listen`,
     `  try     npx tidegate events${page === `http://127.0.0.1:${DEFAULT_API_PORT}/` ? '' : ` --api ${page}`}   in another terminal${capture === undefined ? ', and run a program in a third' : ''}`,
     '',
   ];
