@@ -102,7 +102,7 @@ test('up plays a capture, and Ctrl-C ends everything', async () => {
   await untilReady(up);
   assert.match(
     up.command.stdout(),
-    /recorded ones, from .*sample\.tgcap\n.*page {4}http:.*\n.*API .*\n.*NATS .*\n.*try .*npx tidegate events/,
+    /recorded ones, from .*sample\.tgcap\n.*page {4}http:.*\n.*API .*\n.*NATS .*\n.*feed .*nats sub.*\n.*try .*npx tidegate events/,
   );
   await waitFor(async () => (await eventCount(up)) >= 100, { what: 'recorded events' });
   const { stdout } = await runCommand(['events', '--api', up.apiUrl, '--no-follow']);
