@@ -70,10 +70,12 @@ const MAX_FILTER_SUBJECTS = 64;
  */
 export function filterSubjects({ kind, namespace, workload }: EventFilter, canFilterSeveral: boolean): string[] {
   const maxSubjects = canFilterSeveral ? MAX_FILTER_SUBJECTS : 1;
-  // Any workload may be among those that share a subject.
-  const places = workload && workload.only.length > 0 ? { ...workload, only: [...workload.only, MORE_WORKLOADS] } : workload;
   // What is left out cannot be said to the server: it is filtered here.
-  const parts = [kind, namespace, places].map(wanted => (wanted && wanted.only.length > 0 ? wanted.only : undefined));
+  const [kindNames, namespaceNames, workloadNames] = [kind, namespace, workload].map(wanted =>
+    wanted && wanted.only.length > 0 ? wanted.only : undefined,
+  );
+  // Any workload may be among those that share a subject.
+  const parts = [kindNames, namespaceNames, workloadNames && [...new Set([...workloadNames, MORE_WORKLOADS])]];
   const count = () => parts.reduce((product, part) => product * (part?.length ?? 1), 1);
   while (count() > maxSubjects) {
     const widest = parts.reduce((most, part, i) => ((part?.length ?? 0) > (parts[most]?.length ?? 0) ? i : most), 0);
@@ -140,7 +142,7 @@ function processTest(
   if (!workload && !pod && !container && !entered && !binary && !pid && !execId && !label) return undefined;
   const labels = label && { only: label.only.map(parseLabel), except: label.except.map(parseLabel) };
   return (process, itsContainer, itsPod) =>
-    (!workload || is(workload, itsPod ? itsPod.workload || itsPod.name : itsContainer && containerName(itsContainer, undefined))) &&
+    selects(workload, wanted => wanted === MORE_WORKLOADS || wanted === workloadOf(itsContainer, itsPod)) &&
     selects(pod, wanted => wanted === itsPod?.name || wanted === itsPod?.uid) &&
     (!labels || (labels.only.every(wanted => hasLabel(itsPod, wanted)) && !labels.except.some(wanted => hasLabel(itsPod, wanted)))) &&
     selects(container, wanted => isContainer(itsContainer, itsPod, wanted)) &&
@@ -148,6 +150,12 @@ function processTest(
     is(pid, process?.pid ?? undefined) &&
     is(execId, process?.execId ?? undefined) &&
     selects(binary, pattern => matchesBinary(process?.binary, pattern));
+}
+
+/** What the subject would have said if it were not shared. */
+function workloadOf(container: Container | undefined, pod: Pod | undefined): string | undefined {
+  if (pod) return pod.workload || pod.name || pod.uid || undefined;
+  return container && (container.name || (container.containerId ?? '').slice(0, SHORT_ID_LENGTH));
 }
 
 function is<T>(wanted: Selection<T> | undefined, value: T | undefined): boolean {
