@@ -118,8 +118,11 @@ export interface EventJson extends Partial<DetailsJson> {
   destination?: DestinationJson;
 }
 
-/** Behind the parent, as sensors send them for one event; a message may have more. Ends a walk through a malformed table that refers to itself, too. */
-const MAX_ANCESTORS = 31;
+/**
+ * The parent among them; as many as sensors send for one event, though a message of several may have more. Ends a walk through a malformed table that refers to
+ * itself, too.
+ */
+export const MAX_ANCESTORS = 32;
 /** The end of the year 9999: RFC 3339 has four digits. */
 const MAX_TIME_US = Date.UTC(9999, 11, 31, 23, 59, 59, 999) * 1000 + 999;
 
@@ -143,6 +146,8 @@ export interface EventReader {
   toJson(event: Event): EventJson;
   /** What JSON.stringify makes of toJson, in a fraction of the time: what events of one process share is made once a batch. */
   toText(event: Event): string;
+  /** As in `id`; undefined: it has no number, or its batch has not passed an enricher. */
+  idOf(event: Event): string | undefined;
   /** Microseconds since 1970, as in `time`. */
   timeUs(event: Event): number;
   process(event: Event): Process | undefined;
@@ -196,17 +201,21 @@ export function createEventReader(
     return text;
   }
 
+  function idOf({ sequence }: Event): string | undefined {
+    return sequence && batch.cluster !== '' ? `${batch.cluster}:${batch.node}:${sequence}` : undefined;
+  }
+
   /** What stands before what is shared. */
   function headOf(event: Event) {
-    const sequence = event.sequence ?? 0;
+    const id = idOf(event);
     return {
-      ...(sequence > 0 && batch.cluster !== '' ? { id: `${batch.cluster}:${batch.node}:${sequence}` } : {}),
+      ...(id !== undefined && { id }),
       time: formatTimeUs(timeUs(event)),
       kind: kindName(event.kind ?? 0),
       cluster: batch.cluster,
       node: batch.node,
       boot: batch.boot,
-      sequence,
+      sequence: event.sequence ?? 0,
       ktime_ns: String(event.ktimeNs ?? 0),
       ...(batch.recorded ? { recorded: true as const } : {}),
       namespace: place.namespace,
@@ -236,7 +245,17 @@ export function createEventReader(
     return `${head}${process ? `,${sharedTextOf(process)}` : ''}${tail ? `,${membersOf(JSON.stringify(tail))}` : ''}}`;
   }
 
-  return { batch, toJson, toText, timeUs, process: processOf, container: containerOf, pod: podOf, all: () => batch.events.map(toJson) };
+  return {
+    batch,
+    toJson,
+    toText,
+    idOf,
+    timeUs,
+    process: processOf,
+    container: containerOf,
+    pod: podOf,
+    all: () => batch.events.map(toJson),
+  };
 }
 
 /** Of the text of an object that has some. */
@@ -308,12 +327,11 @@ function processParts(process: ShownProcess, tables: Tables): SharedJson {
   const { processes } = tables;
   const json: SharedJson = { process: processJson(process, tables) };
   const parent = processes.get(process.parent ?? 0);
-  if (!parent) return process.ancestorsCut ? { ...json, ancestors_cut: true } : json;
-  json.parent = processJson(parent, tables);
+  if (parent) json.parent = processJson(parent, tables);
   const ancestors: AncestorJson[] = [];
-  let oldest = parent;
-  let ancestor = processes.get(parent.parent ?? 0);
-  while (ancestor && ancestors.length < MAX_ANCESTORS) {
+  let oldest = parent ?? process;
+  let ancestor = parent && processes.get(parent.parent ?? 0);
+  while (ancestor && ancestors.length < MAX_ANCESTORS - 1) {
     ancestors.push({
       exec_id: ancestor.execId ?? '',
       pid: ancestor.pid ?? 0,

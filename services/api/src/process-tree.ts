@@ -60,8 +60,8 @@ export function createProcessTrees(history: History, readers: StreamReaders): Pr
     return {
       ...result,
       not_searched: notSearched,
-      ...((found.isFull || found.isDeep) && { processes_left_out: true }),
-      complete: notSearched.length === 0 && !found.isFull && !found.isDeep,
+      ...(found.leavesOut && { processes_left_out: true }),
+      complete: notSearched.length === 0 && !found.leavesOut,
     };
   }
 

@@ -2,7 +2,7 @@
  * Schemas of answers, for OpenAPI. Answers are not checked against them when they are sent; a test holds real answers against them: nothing is in an answer that is not
  * here, and nothing is here that no answer has.
  */
-import { Entered, detailSchemas } from '@tidegate/contracts';
+import { Entered, MAX_ANCESTORS, detailSchemas } from '@tidegate/contracts';
 import { Type, type Schema } from './json-schema.ts';
 import { ApiErrorCatalogue } from './errors.ts';
 import { MAX_TREE_PROCESSES } from './tree-builder.ts';
@@ -172,7 +172,9 @@ export const TreeSchema = Type.Object({
     },
   ),
   processes_left_out: Type.Optional(
-    Type.Literal(true, { description: `There may be more: a tree shows ${MAX_TREE_PROCESSES} processes and 32 generations.` }),
+    Type.Literal(true, {
+      description: `There may be more: a tree shows ${MAX_TREE_PROCESSES} processes and ${MAX_ANCESTORS} generations.`,
+    }),
   ),
   complete: Type.Boolean({ description: 'Everything was searched, and nothing left out.' }),
 });

@@ -1,5 +1,5 @@
 /** Collects one process and its descendants from messages of EVENTS, in any order. */
-import { kindName, type EventJson, type Process, type ProcessNode, type FoundTree } from '@tidegate/contracts';
+import { MAX_ANCESTORS, kindName, type EventJson, type Process, type ProcessNode, type FoundTree } from '@tidegate/contracts';
 import type { EventMessage } from '@tidegate/events';
 import { parseExecId, type ExecId } from './exec-id.ts';
 
@@ -7,8 +7,8 @@ import { parseExecId, type ExecId } from './exec-id.ts';
 export const LIFECYCLE = ['exec', 'exit'];
 /** Processes in one tree; more are left out. */
 export const MAX_TREE_PROCESSES = 5_000;
-/** Ancestors that a message has of a process; what descends over more is not found. */
-const MAX_DEPTH = 32;
+/** Longest line of parents that is followed in a message; ends the walk of a table that refers to itself. */
+const MAX_DEPTH = 256;
 /** A descendant that was forked and has called nothing since is not known; this long after the last end one is waited for. */
 const SETTLE_MS = 10_000;
 
@@ -39,9 +39,9 @@ export class TreeBuilder {
     return this.#isFull;
   }
 
-  /** There may be processes further down. */
-  get isDeep(): boolean {
-    return this.#isDeep;
+  /** There may be processes that it does not show: it is full, or goes as deep as messages name ancestors. */
+  get leavesOut(): boolean {
+    return this.#isFull || this.#isDeep;
   }
 
   add(message: EventMessage): void {
@@ -52,7 +52,7 @@ export class TreeBuilder {
     for (const process of batch.processes) {
       const depth = this.#depthOf(process, processes);
       if (depth === undefined) continue;
-      this.#isDeep ||= depth >= MAX_DEPTH;
+      this.#isDeep ||= depth >= MAX_ANCESTORS;
       inTree.add(process.id ?? 0);
       this.#addProcess(process, reader.toJson({ process: process.id ?? 0 }));
     }
@@ -127,10 +127,10 @@ export class TreeBuilder {
     this.#living.add(execId);
   }
 
-  /** How far it is below the root; undefined: it is not. The bound ends the walk of a table that refers to itself. */
+  /** How far it is below the root; undefined: it is not. */
   #depthOf(process: Process, processes: ReadonlyMap<number, Process>): number | undefined {
     let current: Process | undefined = process;
-    for (let depth = 0; current && depth <= processes.size; depth++) {
+    for (let depth = 0; current && depth < MAX_DEPTH; depth++) {
       if (current.execId === this.#execId.text) return depth;
       current = processes.get(current.parent ?? 0);
     }
