@@ -120,8 +120,8 @@ struct {
 } sockets SEC(".maps");
 
 /* Who accepted a connection, and who has an older one over MPTCP, by the address of its TCP socket, until it closes: where these are seen, the
- * kernel does not vouch for the pointer, as storage with the socket would need. When it is full, that
- * is counted, and the connection's end tells both in the name of the listener's owner. */
+ * kernel does not vouch for the pointer, as storage with the socket would need. When it is full, that is counted, and the connection's end tells
+ * both in the name of the listener's owner. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

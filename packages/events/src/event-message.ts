@@ -94,11 +94,9 @@ export class EventMessage {
 
   /** Unique for ever; undefined: of a batch that has not passed an enricher. */
   id(index: number): string | undefined {
-    const { cluster, node } = this.batch!;
-    const sequence = this.nodeSequence(index);
-    if (sequence > 0 && cluster !== '') return `${cluster}:${node}:${sequence}`;
+    const { batch, reader } = this;
     // A loss that the enricher found has no number of its own: it is the only event of its message.
-    return this.#messageId === '' ? undefined : `${cluster}:${this.#messageId}`;
+    return reader!.idOf(batch!.events[index]!) ?? (this.#messageId === '' ? undefined : `${batch!.cluster}:${this.#messageId}`);
   }
 
   event(index: number): EventJson {
@@ -114,8 +112,8 @@ export class EventMessage {
   }
 
   #text(index: number): string {
-    const hasNumber = this.nodeSequence(index) > 0 && this.batch!.cluster !== '';
-    return hasNumber ? this.reader!.toText(this.batch!.events[index]!) : JSON.stringify(this.event(index));
+    const event = this.batch!.events[index]!;
+    return this.reader!.idOf(event) === undefined ? JSON.stringify(this.event(index)) : this.reader!.toText(event);
   }
 
   timeUs(index: number): number {
