@@ -7,19 +7,16 @@ import { fileURLToPath } from 'node:url';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { BUCKETS, STREAMS, bytesCodec } from '@tidegate/contracts';
 import {
-  connectNats,
   createBuckets,
   createLogger,
   createStreamReaders,
   ensureBuckets,
   ensureStreams,
   NatsRole,
-  roleInboxPrefix,
-  rolePermissions,
   type BucketEntry,
   type StreamReaders,
 } from '@tidegate/runtime';
-import { createHost, endChild, prepareCluster, startCluster, startNatsServer, waitFor } from '@tidegate/testkit';
+import { connectAs, createHost, endChild, prepareCluster, roleUsers, startCluster, startNatsServer, waitFor } from '@tidegate/testkit';
 import { adminAccess, openApiServer, sumOfSamples, type ApiAccess, type ApiServer } from './api-server.ts';
 
 export interface ClusterStage {
@@ -115,18 +112,9 @@ async function build(host: ReturnType<typeof createHost>): Promise<ClusterStage>
   host.defer(() => api.close());
   await api.call('POST', '/api/v1/namespaces', { apiVersion: 'v1', kind: 'Namespace', metadata: { name: NAMESPACE } });
 
-  const roles = [NatsRole.admin, NatsRole.gateway, NatsRole.enricher];
-  const nats = await startNatsServer({ users: roles.map(role => ({ user: role, password: role, permissions: rolePermissions(role) })) });
+  const nats = await startNatsServer({ users: roleUsers([NatsRole.admin, NatsRole.gateway, NatsRole.enricher]) });
   host.defer(() => nats.stop());
-  const nc = await connectNats({
-    url: nats.url,
-    name: 'bench',
-    user: NatsRole.admin,
-    password: NatsRole.admin,
-    inboxPrefix: roleInboxPrefix(NatsRole.admin),
-    logger: host.logger,
-  });
-  host.defer(() => nc.close());
+  const nc = await connectAs(NatsRole.admin, nats.url, host);
   await ensureStreams(nc, Object.values(STREAMS));
   await ensureBuckets(nc, Object.values(BUCKETS));
   const readers = await createStreamReaders(nc);

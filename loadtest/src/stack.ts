@@ -1,5 +1,5 @@
 /** The whole of Tidegate as `npm start` runs it, in a folder and on ports of its own. */
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -7,15 +7,14 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { connectNats, createLogger, NatsRole, roleInboxPrefix } from '@tidegate/runtime';
 import { createHost } from '@tidegate/testkit';
 import type { NatsConnection } from '@nats-io/nats-core';
+import { COMMAND, keepOutput, runTidegate, type CommandResult } from './tidegate-command.ts';
 
-const COMMAND = join(import.meta.dirname, '..', '..', 'packages', 'cli', 'dist', 'main.js');
 const READY_TIMEOUT_MS = 60_000;
 const POLL_MS = 50;
 const STOP_TIMEOUT_MS = 60_000;
 const FIRST_PORT = 21_000;
 const LAST_PORT = 22_000;
 const PORTS = 6;
-const OUTPUT_KEPT_BYTES = 16 * 1024;
 
 export interface Stack {
   apiUrl: string;
@@ -29,7 +28,7 @@ export interface Stack {
   /** Process ids by service: nats, sensor, enricher, api. */
   pids(): Record<string, number>;
   /** Runs the `tidegate` command against this stack. */
-  command(...args: string[]): Promise<{ code: number; output: string }>;
+  command(...args: string[]): Promise<CommandResult>;
   stop(): Promise<void>;
 }
 
@@ -87,12 +86,7 @@ export async function startStack(env: NodeJS.ProcessEnv = {}): Promise<Stack> {
         .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
     },
     pids: () => childrenByService(supervisor.pid ?? 0),
-    command: (...args) =>
-      new Promise(resolve => {
-        const child = spawn(process.execPath, [COMMAND, ...args], { env: environment, stdio: ['ignore', 'pipe', 'pipe'] });
-        const text = keepOutput(child);
-        child.once('close', code => resolve({ code: code ?? -1, output: text() }));
-      }),
+    command: (...args) => runTidegate(args, { env: environment }),
     stop,
   };
 }
@@ -100,16 +94,6 @@ export async function startStack(env: NodeJS.ProcessEnv = {}): Promise<Stack> {
 /** Resident memory, bytes; of the process alone. */
 export function residentBytes(pid: number): number {
   return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1024;
-}
-
-function keepOutput(child: ChildProcess): () => string {
-  let text = '';
-  for (const stream of [child.stdout, child.stderr]) {
-    stream?.setEncoding('utf8').on('data', (chunk: string) => {
-      text = (text + chunk).slice(-OUTPUT_KEPT_BYTES);
-    });
-  }
-  return () => text;
 }
 
 function childrenByService(supervisor: number): Record<string, number> {

@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { BUCKETS, STREAMS } from '@tidegate/contracts';
 import { bucketStream, NatsRole } from '@tidegate/runtime';
-import { waitFor } from '@tidegate/testkit';
+import { waitFor, type NetworkPlace } from '@tidegate/testkit';
 import type { Member, ServerMember, Stage } from './stage.ts';
 
 export interface Step {
@@ -112,23 +112,20 @@ export function leaderKilled(stream: string, lastsMs: number): Fault {
   };
 }
 
-export function networkCut({ name, place }: Member, lastsMs: number): Fault {
-  return {
-    what: `cut the network of ${name}`,
-    lastsMs,
-    async begin() {
-      await place.cut();
-      return () => place.heal();
-    },
-  };
+export function networkCut(member: Member, lastsMs: number): Fault {
+  return onNetwork('cut', member, lastsMs, place => place.cut());
 }
 
-export function networkSlow({ name, place }: Member, lastsMs: number): Fault {
+export function networkSlow(member: Member, lastsMs: number): Fault {
+  return onNetwork('slow', member, lastsMs, place => place.slow(SLOW_BITS_PER_SECOND));
+}
+
+function onNetwork(what: string, { name, place }: Member, lastsMs: number, begin: (place: NetworkPlace) => Promise<void>): Fault {
   return {
-    what: `slow the network of ${name}`,
+    what: `${what} the network of ${name}`,
     lastsMs,
     async begin() {
-      await place.slow(SLOW_BITS_PER_SECOND);
+      await begin(place);
       return () => place.heal();
     },
   };
@@ -151,26 +148,33 @@ export function diskFull(server: ServerMember, lastsMs: number): Fault {
 
 /** Fellows that are started, and stopped in order. */
 export function joined(members: readonly Member[], lastsMs: number): Fault {
-  return {
-    what: `${namesOf(members)} come and go`,
-    lastsMs,
-    async begin() {
-      await Promise.all(members.map(member => member.start()));
-      return async () => void (await Promise.all(members.map(member => member.stop())));
-    },
-  };
+  return changed('come and go', members, lastsMs, startAll, stopAll);
 }
 
 /** The other way round. */
 export function left(members: readonly Member[], lastsMs: number): Fault {
+  return changed('go and come', members, lastsMs, stopAll, startAll);
+}
+
+type Change = (members: readonly Member[]) => Promise<void>;
+
+function changed(how: string, members: readonly Member[], lastsMs: number, begin: Change, undo: Change): Fault {
   return {
-    what: `${namesOf(members)} go and come`,
+    what: `${namesOf(members)} ${how}`,
     lastsMs,
     async begin() {
-      await Promise.all(members.map(member => member.stop()));
-      return async () => void (await Promise.all(members.map(member => member.start())));
+      await begin(members);
+      return () => undo(members);
     },
   };
+}
+
+async function startAll(members: readonly Member[]): Promise<void> {
+  await Promise.all(members.map(member => member.start()));
+}
+
+async function stopAll(members: readonly Member[]): Promise<void> {
+  await Promise.all(members.map(member => member.stop()));
 }
 
 /** Each as likely as the other. */

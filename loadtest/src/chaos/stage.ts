@@ -1,22 +1,15 @@
 /** Every service against three nats-servers, each process in a network namespace of its own, each server on a disk of its own. */
-import { spawn, type ChildProcess } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { closeSync, copyFileSync, openSync, readFileSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import { BUCKETS, CLUSTER_KEY, clusterSettingCodec } from '@tidegate/contracts';
+import { configuredCluster, createBuckets, NatsRole } from '@tidegate/runtime';
 import {
-  configuredCluster,
-  connectNats,
-  createBuckets,
-  NatsRole,
-  roleInboxPrefix,
-  rolePermissions,
-  type NatsUser,
-} from '@tidegate/runtime';
-import {
+  connectAs,
   createHost,
   createNetwork,
+  roleUsers,
   startNatsCluster,
-  testLogger,
   type Host,
   type NetworkPlace,
   type TestDisk,
@@ -24,6 +17,7 @@ import {
   type TestNatsServer,
 } from '@tidegate/testkit';
 import type { NatsConnection } from '@nats-io/nats-core';
+import { runTidegate, type CommandResult } from '../tidegate-command.ts';
 
 interface Service {
   /** Folder of services/. */
@@ -52,7 +46,6 @@ const CHECKOUT = join(import.meta.dirname, '..', '..', '..');
 export interface Member {
   readonly name: string;
   readonly place: NetworkPlace;
-  readonly isRunning: boolean;
   start(): Promise<void>;
   /** SIGKILL. */
   kill(): Promise<void>;
@@ -79,11 +72,10 @@ export interface Stage {
   readonly servers: readonly ServerMember[];
   /** The only program whose events the kernel lets through, so that numbers are exact whatever else runs. */
   readonly program: string;
-  readonly pinDirectory: string;
   /** Processes that ended though nobody ended them, or not as asked, with the last of their logs. */
   readonly accidents: readonly string[];
   /** The `tidegate` command, beside the API. */
-  command(...args: string[]): Promise<{ code: number | null; output: string }>;
+  command(...args: string[]): Promise<CommandResult>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
@@ -105,21 +97,13 @@ async function set(host: Host): Promise<Stage> {
   const places = await createNetwork(host, NATS_SERVERS + wanted.length);
   const disks = Array.from({ length: NATS_SERVERS }, () => host.disk());
   const cluster = await startNatsCluster({
-    users: natsUsers(),
+    users: roleUsers(),
     places: disks.map(({ folder }, i) => ({ ...places[i]!, storeDir: folder })),
   });
   host.defer(() => cluster[Symbol.asyncDispose]());
-  const nc = await connectNats({
-    url: cluster.url,
-    name: 'chaos',
-    user: NatsRole.admin,
-    password: NatsRole.admin,
-    inboxPrefix: roleInboxPrefix(NatsRole.admin),
-    logger: testLogger(),
-  });
-  host.defer(() => nc.close());
+  const nc = await connectAs(NatsRole.admin, cluster.url, host);
   await cluster.setUp(nc);
-  const buckets = await createBuckets({ nc, logger: testLogger() });
+  const buckets = await createBuckets({ nc, logger: host.logger });
   await buckets.open(BUCKETS.settings, clusterSettingCodec).put(CLUSTER_KEY, configuredCluster('chaos'));
   buckets.close();
 
@@ -164,16 +148,19 @@ async function set(host: Host): Promise<Stage> {
     services,
     servers: cluster.servers.map((server, i) => serverMember(`nats-${i + 1}`, server, places[i]!, disks[i]!)),
     program,
-    pinDirectory,
     accidents,
-    command: (...args) => runCommand(api.place, cluster.url, args),
+    command: (...args) =>
+      runTidegate(args, {
+        launcher: api.place.launcher,
+        env: {
+          TIDEGATE_NATS_URL: cluster.url,
+          TIDEGATE_NATS_USER: NatsRole.admin,
+          TIDEGATE_NATS_PASSWORD: NatsRole.admin,
+          TIDEGATE_API_URL: `http://127.0.0.1:${API_PORT}`,
+        },
+      }),
     [Symbol.asyncDispose]: () => host[Symbol.asyncDispose](),
   };
-}
-
-/** One for each role. The sensor's may do what this node's alone may. */
-function natsUsers(): NatsUser[] {
-  return Object.values(NatsRole).map(role => ({ user: role, password: role, permissions: rolePermissions(role) }));
 }
 
 interface ServiceMemberOptions {
@@ -198,9 +185,6 @@ function serviceMember(host: Host, { name, place, main, env, logFile, accidents 
   return {
     name,
     place,
-    get isRunning() {
-      return isRunning();
-    },
     start() {
       const [command, ...args] = [...place.launcher, process.execPath, '--no-warnings', main];
       const log = openSync(logFile, 'a');
@@ -228,28 +212,10 @@ function serverMember(name: string, server: TestNatsServer, place: NetworkPlace,
     name,
     place,
     disk,
-    isRunning: true,
     start: () => server.restart(),
     kill: () => server.kill(),
     stop: () => server.stop(),
     pause: () => void process.kill(server.pid, 'SIGSTOP'),
     resume: () => void process.kill(server.pid, 'SIGCONT'),
   };
-}
-
-function runCommand(place: NetworkPlace, natsUrl: string, args: string[]): Promise<{ code: number | null; output: string }> {
-  const [launcher, ...rest] = [...place.launcher, process.execPath, '--no-warnings', join(CHECKOUT, 'packages', 'cli', 'dist', 'main.js')];
-  const child = spawn(launcher, [...rest, ...args], {
-    env: {
-      ...process.env,
-      TIDEGATE_NATS_URL: natsUrl,
-      TIDEGATE_NATS_USER: NatsRole.admin,
-      TIDEGATE_NATS_PASSWORD: NatsRole.admin,
-      TIDEGATE_API_URL: `http://127.0.0.1:${API_PORT}`,
-    },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  let output = '';
-  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text: string) => (output += text));
-  return new Promise(resolve => child.once('close', code => resolve({ code, output })));
 }

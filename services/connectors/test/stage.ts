@@ -3,45 +3,23 @@ import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { jetstream } from '@nats-io/jetstream';
 import { BUCKETS, CONNECTOR_POSITION_PREFIX, STREAMS, consumerPositionCodec } from '@tidegate/contracts';
-import {
-  NatsRole,
-  connectNats,
-  consumerPermissions,
-  createBuckets,
-  ensureBuckets,
-  ensureStreams,
-  roleInboxPrefix,
-  rolePermissions,
-} from '@tidegate/runtime';
-import { startNatsServer, testLogger, waitFor, type Host } from '@tidegate/testkit';
+import { NatsRole, consumerPermissions, createBuckets, ensureBuckets, ensureStreams } from '@tidegate/runtime';
+import { connectAs, roleUsers, startNatsServer, waitFor, type Host } from '@tidegate/testkit';
 
 const MAIN = fileURLToPath(new URL('../dist/main.js', import.meta.url));
-const PASSWORD = 'secret';
-const logger = testLogger();
 export const NODES = ['n1', 'n2'];
 
 export async function startStage(host: Host, version: 'new' | 'debian' = 'new', limits: { maxBytes?: number } = {}) {
   const server = await startNatsServer({
     version,
-    users: [
-      ...Object.values(NatsRole).map(role => ({ user: role, password: PASSWORD, permissions: rolePermissions(role) })),
-      { user: 'consumer', password: PASSWORD, permissions: consumerPermissions() },
-    ],
+    users: [...roleUsers(), { user: 'consumer', password: 'consumer', permissions: consumerPermissions() }],
     config: { no_auth_user: 'consumer' },
   });
   host.defer(() => server.stop());
-  const admin = await connectNats({
-    url: server.url,
-    name: 'test',
-    user: 'admin',
-    password: PASSWORD,
-    inboxPrefix: roleInboxPrefix('admin'),
-    logger,
-  });
-  host.defer(() => admin.close());
+  const admin = await connectAs(NatsRole.admin, server.url, host);
   await ensureStreams(admin, [{ ...STREAMS.events, ...limits }]);
   await ensureBuckets(admin, Object.values(BUCKETS));
-  const buckets = await createBuckets({ nc: admin, logger });
+  const buckets = await createBuckets({ nc: admin, logger: host.logger });
   host.defer(() => buckets.close());
   const positions = buckets.open(BUCKETS.positions, consumerPositionCodec);
   let health = '';
@@ -57,8 +35,8 @@ export async function startStage(host: Host, version: 'new' | 'debian' = 'new', 
         env: {
           ...process.env,
           TIDEGATE_NATS_URL: server.url,
-          TIDEGATE_NATS_USER: 'connectors',
-          TIDEGATE_NATS_PASSWORD: PASSWORD,
+          TIDEGATE_NATS_USER: NatsRole.connectors,
+          TIDEGATE_NATS_PASSWORD: NatsRole.connectors,
           TIDEGATE_HEALTH_PORT: '0',
           TIDEGATE_LOG_LEVEL: 'info',
         },

@@ -10,9 +10,11 @@ import {
   type V1PodTemplateSpec,
 } from '@kubernetes/client-node';
 import { BUCKETS, Destination, Pod, addressKey, podKey } from '@tidegate/contracts';
-import { NatsRole, bucketPrefix, bucketStream, connectNats, ensureBuckets, roleInboxPrefix, rolePermissions } from '@tidegate/runtime';
+import { NatsRole, bucketPrefix, bucketStream, ensureBuckets } from '@tidegate/runtime';
 import {
+  connectAs,
   createHost,
+  roleUsers,
   startCluster,
   startNatsServer,
   waitFor,
@@ -73,9 +75,7 @@ export async function startFixture(options: ClusterOptions = {}): Promise<Fixtur
   const host = createHost();
   const cluster = await startCluster(options);
   host.defer(() => cluster.stop());
-  const nats = await startNatsServer({
-    users: [NatsRole.admin, NatsRole.gateway].map(role => ({ user: role, password: role, permissions: rolePermissions(role) })),
-  });
+  const nats = await startNatsServer({ users: roleUsers([NatsRole.admin, NatsRole.gateway]) });
   host.defer(() => nats.stop());
   const nc = await connectAs(NatsRole.admin, nats.url, host);
   await ensureBuckets(nc, Object.values(BUCKETS));
@@ -182,14 +182,6 @@ export function podTemplate(labels: Record<string, string>): V1PodTemplateSpec {
       containers: [{ name: 'main', image: 'shop/web:1' }],
     },
   };
-}
-
-/** With the permissions of the role, and no others. */
-export async function connectAs(role: NatsRole, url: string, host: Host): Promise<NatsConnection> {
-  const inboxPrefix = roleInboxPrefix(role);
-  const nc = await connectNats({ url, name: role, user: role, password: role, inboxPrefix, logger: host.logger });
-  host.defer(() => nc.close());
-  return nc;
 }
 
 async function readEntry(manager: JetStreamManager, bucket: string, key: string): Promise<Uint8Array | undefined> {

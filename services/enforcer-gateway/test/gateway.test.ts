@@ -27,6 +27,16 @@ describe('identity of a cluster', { skip }, () => {
   });
   after(() => fixture[Symbol.asyncDispose]());
 
+  /** `<kind>/<name>` of the workload of each of so many pods, in order. */
+  async function workloadsIn(namespace: string, count: number): Promise<string[]> {
+    const { core, podEntry } = fixture;
+    const pods = await waitFor(async () => hasLength((await core.listNamespacedPod({ namespace })).items, count), {
+      what: `${count} pods`,
+    });
+    const found = await waitFor(async () => allFound(await Promise.all(pods.map(pod => podEntry(pod)))), { what: 'their entries' });
+    return found.map(({ workloadKind, workload }) => `${workloadKind}/${workload}`).sort();
+  }
+
   test('the cluster is called by the uid of kube-system, and keeps its name when another is configured', async () => {
     const { core } = fixture;
     const { metadata } = await core.readNamespace({ name: 'kube-system' });
@@ -139,9 +149,7 @@ describe('identity of a cluster', { skip }, () => {
       body: { metadata: { name: 'spell', ownerReferences: [wizard] }, spec: podTemplate({}).spec! },
     });
 
-    const pods = await waitFor(async () => hasLength((await core.listNamespacedPod({ namespace })).items, 7), { what: '7 pods' });
-    const found = await waitFor(async () => allFound(await Promise.all(pods.map(pod => fixture.podEntry(pod)))), { what: 'their entries' });
-    assert.deepEqual(found.map(({ workloadKind, workload }) => `${workloadKind}/${workload}`).sort(), [
+    assert.deepEqual(await workloadsIn(namespace, 7), [
       'CronJob/nightly',
       'Deployment/web',
       'Deployment/web',
@@ -183,9 +191,7 @@ describe('identity of a cluster', { skip }, () => {
         spec: { template: { ...podTemplate({}), spec: { ...spec, restartPolicy: 'Never' } } },
       },
     });
-    const pods = await waitFor(async () => hasLength((await core.listNamespacedPod({ namespace })).items, 7), { what: '7 pods' });
-    const found = await waitFor(async () => allFound(await Promise.all(pods.map(pod => fixture.podEntry(pod)))), { what: 'their entries' });
-    assert.deepEqual(found.map(({ workloadKind, workload }) => `${workloadKind}/${workload}`).sort(), [
+    assert.deepEqual(await workloadsIn(namespace, 7), [
       'Job/migrate',
       'Kafka/orders-kafka',
       'Pod/runner',

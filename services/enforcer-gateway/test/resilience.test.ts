@@ -4,9 +4,9 @@ import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
 import { BUCKETS, gatewayKey, gatewayStatusCodec, type GatewayStatus } from '@tidegate/contracts';
 import { createBuckets, ensureBuckets, rolePermissions } from '@tidegate/runtime';
-import { endChild, prepareCluster, startNatsServer, waitFor } from '@tidegate/testkit';
+import { connectAs, endChild, prepareCluster, startNatsServer, waitFor } from '@tidegate/testkit';
 import type { V1Pod } from '@kubernetes/client-node';
-import { LINGER_MS, connectAs, podTemplate, startFixture, type Fixture, type GatewayProcess } from './fixture.ts';
+import { LINGER_MS, podTemplate, startFixture, type Fixture, type GatewayProcess } from './fixture.ts';
 
 const skip = (await prepareCluster('control-plane')) ?? false;
 /** Kinds that a gateway watches. */

@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { KubeConfig, RbacAuthorizationV1Api, type V1PolicyRule } from '@kubernetes/client-node';
 import { NatsRole, createMetrics } from '@tidegate/runtime';
-import { prepareCluster, waitFor } from '@tidegate/testkit';
+import { connectAs, prepareCluster, waitFor } from '@tidegate/testkit';
 import { createGateway } from '../src/gateway.ts';
 import { createKubernetesApi, findKubernetes } from '../src/kubernetes-api.ts';
-import { LINGER_MS, connectAs, podTemplate, startFixture, type Fixture } from './fixture.ts';
+import { LINGER_MS, podTemplate, startFixture, type Fixture } from './fixture.ts';
 
 const skip = (await prepareCluster('control-plane')) ?? false;
 /** More than a page, so that pages are put together. */
