@@ -17,12 +17,17 @@ const probe = await probeKernel(process.env);
 
 const skip = probe.ok ? false : probe.missing.join(' ');
 
+/** Of `up`: NATS, the API, and from then on health. */
+function portOptions(first: number): string[] {
+  return ['--nats-port', String(first), '--api-port', String(first + 1), '--health-ports', String(first + 2)];
+}
+
 /** Each call starts it anew, on the same ports, folder and pins. */
 async function createStage(host: Host) {
   const ports = await freePorts(6);
   const folder = host.folder();
   const pins = join(host.bpffs(), 'tidegate');
-  const args = ['--nats-port', String(ports), '--api-port', String(ports + 1), '--health-ports', String(ports + 2)];
+  const args = portOptions(ports);
   return {
     pins,
     api: `http://127.0.0.1:${ports + 1}`,
@@ -68,7 +73,7 @@ test('where no bpffs is mounted, one is; where none can be, what is lost is said
   await using host = createHost();
   for (const canMount of [true, false]) {
     const ports = await freePorts(6);
-    const args = ['--nats-port', String(ports), '--api-port', String(ports + 1), '--health-ports', String(ports + 2)];
+    const args = portOptions(ports);
     // In mounts of its own, where the machine's bpffs is not.
     const path = canMount ? '' : 'PATH=/nonexistent ';
     const script = `umount /sys/fs/bpf 2>/dev/null; ${path}exec "$@"`;
@@ -93,7 +98,7 @@ test('where no bpffs is mounted, one is; where none can be, what is lost is said
 test('ready means that events come: a hook that is off is named, and the exit status says so', { skip }, async () => {
   await using host = createHost();
   const ports = await freePorts(6);
-  const args = ['--nats-port', String(ports), '--api-port', String(ports + 1), '--health-ports', String(ports + 2)];
+  const args = portOptions(ports);
   // As on a kernel without this tracepoint.
   const object = join(host.folder(), 'tidegate.bpf.o');
   const programs = readFileSync(BPF_OBJECT, 'latin1');

@@ -394,12 +394,11 @@ interface Welcome {
 
 function welcome({ startMs, page, natsUrl, capture, reports: { sensor, gateway }, isEmbedded, context: { paint } }: Welcome): string[] {
   const attached = sensor?.hooks.filter(hook => hook.attached) ?? [];
-  const failed = sensor?.hooks.filter(hook => !hook.attached) ?? [];
   const source =
     capture === undefined
       ? [
           `  hooks   ${attached.map(hook => hook.hook).join(', ') || 'none'}`,
-          ...failed.map(hook => paint('red', `          ${hook.hook} is off: ${printable(hook.error ?? 'no reason given')}`)),
+          ...hooksThatAreOff(sensor).map(({ hook, reason }) => paint('red', `          ${hook} is off: ${printable(reason)}`)),
         ]
       : [`  events  recorded ones, from ${printable(capture)}`];
   return [
@@ -416,13 +415,18 @@ function welcome({ startMs, page, natsUrl, capture, reports: { sensor, gateway }
   ];
 }
 
+function hooksThatAreOff(sensor: SensorStatus | undefined): { hook: string; reason: string }[] {
+  const off = sensor?.hooks.filter(({ attached }) => !attached) ?? [];
+  return off.map(({ hook, error: reason = 'no reason given' }) => ({ hook, reason }));
+}
+
 function noEvents(sensor: SensorStatus | undefined): TidegateError {
-  const failed = sensor?.hooks.filter(hook => !hook.attached) ?? [];
   return new TidegateError('NO_EVENTS', 'Every part runs, but the start of a program was not read back from EVENTS within 10 s', {
     expected: 'every hook attached',
     got:
-      failed.map(({ hook, error = 'no reason given' }) => `${hook} is off: ${printable(error.split('\n')[0]!)}`).join('; ') ||
-      'so it is, and no event',
+      hooksThatAreOff(sensor)
+        .map(({ hook, reason }) => `${hook} is off: ${printable(reason.split('\n')[0]!)}`)
+        .join('; ') || 'so it is, and no event',
   });
 }
 
