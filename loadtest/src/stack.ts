@@ -9,6 +9,8 @@ import { createHost } from '@tidegate/testkit';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { COMMAND, keepOutput, runTidegate, type CommandResult } from './tidegate-command.ts';
 
+/** Also when the benchmark is killed. */
+const ENDING_WITH_US = ['--pdeathsig', 'TERM', '--'];
 const READY_TIMEOUT_MS = 60_000;
 const POLL_MS = 50;
 const STOP_TIMEOUT_MS = 60_000;
@@ -42,7 +44,8 @@ export async function startStack(env: NodeJS.ProcessEnv = {}): Promise<Stack> {
   const natsUrl = `nats://127.0.0.1:${natsPort}`;
   const environment = { ...process.env, TIDEGATE_PIN_DIRECTORY: pinDirectory, TIDEGATE_API_URL: apiUrl, TIDEGATE_DATA_DIR: folder, ...env };
   const ports = ['--nats-port', String(natsPort), '--api-port', String(apiPort), '--health-ports', String(healthPort)];
-  const supervisor = spawn(process.execPath, [COMMAND, 'up', '--data-dir', folder, ...ports], {
+  const up = [process.execPath, COMMAND, 'up', '--data-dir', folder, ...ports];
+  const supervisor = spawn('setpriv', [...ENDING_WITH_US, ...up], {
     env: environment,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
