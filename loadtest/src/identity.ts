@@ -73,18 +73,18 @@ export async function run(report: Report): Promise<void> {
     });
     firstIndex += count;
     const sent = [...expected, ...known];
-    await waitFor(() => sent.every(({ id }) => events.has(id)), { what: 'all events on EVENTS', timeoutMs: STORED_TIMEOUT_MS }).catch(
+    await waitFor(() => sent.every(({ key }) => events.has(key)), { what: 'all events on EVENTS', timeoutMs: STORED_TIMEOUT_MS }).catch(
       (error: unknown) => console.error(String(error)),
     );
     const when = kubeletMs === 0 ? 'at once' : `${kubeletMs} ms after creation`;
     report.check(
       `first exec ${when}: all ${sent.length} events stored`,
-      sent.every(({ id }) => events.has(id)),
+      sent.every(({ key }) => events.has(key)),
     );
     report.add({ name: `churn, first exec ${when}`, value: rate, unit: 'pods/s' });
     for (const kind of ['exec', 'exit'] as const) {
       const ofKind = expected.filter(each => each.kind === kind);
-      const whole = ofKind.filter(each => isWhole(events.get(each.id), each)).length;
+      const whole = ofKind.filter(each => isWhole(events.get(each.key), each)).length;
       report.add({
         name: kind === 'exec' ? `first execs with full identity, ${when}` : `exits after the pod's deletion with full identity`,
         value: (whole * 100) / ofKind.length,
@@ -94,7 +94,7 @@ export async function run(report: Report): Promise<void> {
       });
     }
     const execs = expected.filter(({ kind }) => kind === 'exec');
-    const time = ({ id, sentAtMs }: Expected) => (events.get(id)?.storedAtMs ?? Infinity) - sentAtMs;
+    const time = ({ key, sentAtMs }: Expected) => (events.get(key)?.storedAtMs ?? Infinity) - sentAtMs;
     for (const percent of [50, 99, 100]) {
       report.add({
         name: `first exec ${when}: sent to RAW to stored on EVENTS, ${percent === 100 ? 'most' : `p${percent}`}`,
@@ -118,8 +118,8 @@ export async function run(report: Report): Promise<void> {
 interface Expected {
   kind: 'exec' | 'exit';
   pod: SimulatedPod;
-  /** EventJson's. */
-  id: string;
+  /** Names the event in its cluster: keyOf. */
+  key: string;
   sentAtMs: number;
 }
 
@@ -150,14 +150,18 @@ function isWhole(stored: StoredEvent | undefined, { kind, pod }: Expected): bool
   );
 }
 
-/** Everything that EVENTS stores, by event id. */
+function keyOf({ node, sequence }: { node: string; sequence: number }): string {
+  return `${node}:${sequence}`;
+}
+
+/** Everything that EVENTS stores, by keyOf. */
 function followEvents({ readers }: ClusterStage): ReadonlyMap<string, StoredEvent> {
   const events = new Map<string, StoredEvent>();
   const reader = readers.open({ stream: STREAMS.events.name, start: { streamSequence: 1 } });
   const follow = async () => {
     for await (const { subject, data, timeNs } of reader.read({ follow: true })) {
       for (const event of eventsToJson(decodeBatch(data))) {
-        if (event.id !== undefined) events.set(event.id, { event, subject, storedAtMs: timeNs / 1e6 });
+        events.set(keyOf(event), { event, subject, storedAtMs: timeNs / 1e6 });
       }
     }
   };
@@ -187,7 +191,7 @@ async function createSensors({ nc }: ClusterStage, nodes: readonly string[]): Pr
     const payload = encodeBatch(batchOf(pod, kind, sequence));
     const sentAtMs = nowMs();
     await client.publish(rawSubject(node), payload, { msgID: rawMessageId(node, BOOT, sequence), headers: header });
-    return { kind, pod, id: `${node}:${sequence}`, sentAtMs };
+    return { kind, pod, key: keyOf({ node, sequence }), sentAtMs };
   };
   return { exec: pod => send(pod, 'exec'), exit: pod => send(pod, 'exit') };
 }
