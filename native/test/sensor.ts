@@ -11,6 +11,7 @@ import { probe, Reader, type HookReport, type NativeBatch, type ReaderOptions } 
 export const OBJECT_FILE = fileURLToPath(new URL('../../bpf/build/tidegate.bpf.o', import.meta.url));
 export const STORM_FILE = fileURLToPath(new URL('../../bpf/build/bench_storm.bpf.o', import.meta.url));
 export const WAIT_MAX_MS = 20_000;
+const POLL_MS = 50;
 
 /** Why the kernel's events cannot be had here; false: they can. As node:test's `skip` wants it. */
 export function skipReason(): string | false {
@@ -42,7 +43,7 @@ export interface TestSensor {
   options: ReaderOptions;
   batches: NativeBatch[];
   events: SeenEvent[];
-  /** Waits until `condition` holds; looks after every batch. */
+  /** Waits until `condition` holds; looks after every batch, and often between them: counters change without one. */
   until(what: string, condition: () => boolean): Promise<void>;
   /** Closes the reader, leaving nothing behind. */
   close(): Promise<void>;
@@ -113,9 +114,11 @@ export function startSensor(overrides: Partial<ReaderOptions> = {}, folder: stri
         if (condition()) resolve();
       };
       watchers.add(watcher);
+      const poll = setInterval(watcher, POLL_MS);
       watcher();
       return promise.finally(() => {
         clearTimeout(timer);
+        clearInterval(poll);
         watchers.delete(watcher);
       });
     },
