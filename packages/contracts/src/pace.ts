@@ -19,10 +19,17 @@ export interface PaceLease {
 
 /** What a live follower is given. */
 export const LIVE_LINGER_MS = 2;
+/** Batches a second that the nodes which are followed may be asked for, all together: a page that is opened must not cost a thousand nodes what it costs one. */
+export const MAX_FOLLOWED_BATCHES_PER_SECOND = 1_000;
 /** Whoever forgets to give a lease back, or asks for more, costs a sensor so much at most. */
 export const MAX_PACE_LEASE_MS = 10_000;
 
 export const paceLeaseCodec = jsonCodec(object<PaceLease>({ lingerMs: count, forMs: count }));
+
+/** What so many nodes that are followed are asked for, milliseconds. */
+export function followedLingerMs(nodes: number): number {
+  return Math.max(LIVE_LINGER_MS, Math.ceil((nodes * 1000) / MAX_FOLLOWED_BATCHES_PER_SECOND));
+}
 
 /** @param node left out: every node */
 export function paceSubject(node?: string): string {

@@ -68,7 +68,7 @@ export async function createApi({
   const registry = createNodeRegistry(buckets);
   metrics.observeFeedMessages(() => feeds.messages);
   const slots = createRequestSlots();
-  const paces = createPaces(nc, logger);
+  const paces = createPaces(nc, buckets, logger);
 
   const app = fastify({
     loggerInstance: logger,

@@ -2,8 +2,19 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { LIVE_LINGER_MS, MAX_PACE_LEASE_MS, PACE_PREFIX, paceLeaseCodec, paceSubject } from '@tidegate/contracts';
-import { waitFor } from '@tidegate/testkit';
+import {
+  BUCKETS,
+  bytesCodec,
+  LIVE_LINGER_MS,
+  MAX_FOLLOWED_BATCHES_PER_SECOND,
+  MAX_PACE_LEASE_MS,
+  nodeKey,
+  PACE_PREFIX,
+  paceLeaseCodec,
+  paceSubject,
+} from '@tidegate/contracts';
+import { createBuckets } from '@tidegate/runtime';
+import { testLogger, waitFor } from '@tidegate/testkit';
 import { WebSocket } from 'ws';
 import { batchOf, interleavedBatch, publish, publishInsistently, publishInterleaved } from '@tidegate/testkit/event-messages';
 import { FRAME_BYTES, MAX_QUEUE_BYTES, MAX_SOCKET_BYTES } from '../src/live-client.ts';
@@ -94,6 +105,25 @@ test('sensors are asked for haste while somebody looks, and only those concerned
     },
     { what: 'the end of the leases' },
   );
+});
+
+test('many nodes are not asked for more batches together than the servers carry', async () => {
+  await using fixture = await startFixture();
+  const buckets = await createBuckets({ nc: fixture.nc, logger: testLogger() });
+  const sensors = buckets.open(BUCKETS.sensors, bytesCodec);
+  const nodes = 200;
+  await Promise.all(Array.from({ length: nodes }, (_, i) => sensors.put(nodeKey(`worker-${i}`), Buffer.from('{}'))));
+  buckets.close();
+  const asked = new Map<string, number>();
+  fixture.nc.subscribe(`${PACE_PREFIX}.>`, {
+    callback: (_error, message) => void asked.set(message.subject, paceLeaseCodec.decode(message.data).lingerMs),
+  });
+  await fixture.nc.flush();
+  using _all = await connect(fixture, '?pace=live');
+  using _one = await connect(fixture, '?pace=live&node=worker-1');
+  await waitFor(() => asked.size === 2, { what: 'leases' });
+  assert.equal(asked.get(paceSubject('worker-1')), LIVE_LINGER_MS);
+  assert.ok((nodes * 1000) / asked.get(paceSubject())! <= MAX_FOLLOWED_BATCHES_PER_SECOND);
 });
 
 test('what happens is sent to all that follow, each with its filters', async () => {
