@@ -20,7 +20,7 @@ const MAY_IMPORT = {
   'services/enforcer-gateway': ['contracts', 'runtime'],
   'services/api': ['contracts', 'runtime', 'events'],
   'services/connectors': ['contracts', 'runtime', 'events'],
-  loadtest: ['contracts', 'runtime', 'testkit', 'native', 'enricher'],
+  loadtest: ['contracts', 'runtime', 'testkit', 'native', 'node-sensor', 'enricher'],
 };
 const WORKSPACES = Object.keys(MAY_IMPORT).map(folder => folder.split('/').at(-1));
 

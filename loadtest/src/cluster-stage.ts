@@ -1,9 +1,6 @@
 /** A real Kubernetes control plane, a real nats-server, and the gateway as it runs in a pod: a process with a service account. */
 import { readFileSync, writeFileSync } from 'node:fs';
-import { once } from 'node:events';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { BUCKETS, STREAMS, bytesCodec } from '@tidegate/contracts';
 import {
@@ -16,8 +13,9 @@ import {
   type BucketEntry,
   type StreamReaders,
 } from '@tidegate/runtime';
-import { connectAs, createHost, endChild, prepareCluster, roleUsers, startCluster, startNatsServer, waitFor } from '@tidegate/testkit';
-import { adminAccess, openApiServer, sumOfSamples, type ApiAccess, type ApiServer } from './api-server.ts';
+import { connectAs, createHost, prepareCluster, roleUsers, startCluster, startNatsServer } from '@tidegate/testkit';
+import { adminAccess, openApiServer, type ApiAccess, type ApiServer } from './api-server.ts';
+import { startServiceProcess, type ServiceProcess } from './service-process.ts';
 
 export interface ClusterStage {
   api: ApiServer;
@@ -38,14 +36,6 @@ export interface ClusterStage {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-export interface ServiceProcess {
-  readonly pid: number;
-  /** All labels summed; the prefix is left out. Rejects when there is none. */
-  metric(name: string): Promise<number>;
-  /** Ends it in order. */
-  stop(): Promise<void>;
-}
-
 export interface PodMirror {
   readonly entries: ReadonlyMap<string, Uint8Array>;
   /** When each key was first stored, milliseconds since 1970. */
@@ -59,12 +49,8 @@ export interface AccountRequest {
   resource: string;
 }
 
-const SERVICES = fileURLToPath(new URL('../../services/', import.meta.url));
 const NAMESPACE = 'tidegate';
 const ACCOUNT_PREFIX = `system:serviceaccount:${NAMESPACE}:`;
-const START_TIMEOUT_MS = 120_000;
-const STOP_TIMEOUT_MS = 30_000;
-const OUTPUT_KEPT_BYTES = 16 * 1024;
 const LINGER_MS = 5_000;
 const TOKEN_SECONDS = 4 * 3600;
 /** As the gateway's README lists them. */
@@ -76,8 +62,6 @@ const GATEWAY_RULES = [
   { apiGroups: ['batch'], resources: ['jobs'], verbs: ['list', 'watch'] },
   { apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: ['get', 'create', 'update'] },
 ];
-/** Also when the benchmark is killed. */
-const DYING_WITH_US = ['setpriv', '--pdeathsig', 'KILL', '--'];
 /** Runs a program with the files that a kubelet mounts, which only it sees. */
 const IN_POD = [
   'mount -t tmpfs none /run',
@@ -135,49 +119,6 @@ async function build(host: ReturnType<typeof createHost>): Promise<ClusterStage>
     return { ...access, token: value.status.token };
   };
 
-  const startService = async (role: NatsRole, folder: string, command: readonly string[], env: NodeJS.ProcessEnv, metric: string) => {
-    const child = host.spawn(command[0]!, [...command.slice(1), process.execPath, join(SERVICES, folder, 'dist', 'main.js')], {
-      env: {
-        ...process.env,
-        TIDEGATE_NATS_URL: nats.url,
-        TIDEGATE_NATS_USER: role,
-        TIDEGATE_NATS_PASSWORD: role,
-        TIDEGATE_HEALTH_PORT: '0',
-        ...env,
-      },
-      stdio: ['ignore', 'ignore', 'pipe'],
-    });
-    let output = '';
-    let url: string | undefined;
-    createInterface(child.stderr!).on('line', line => {
-      output = `${output}${line}\n`.slice(-OUTPUT_KEPT_BYTES);
-      url ??= /"(?:health|url)":"(http:[^"]+)"/.exec(line)?.[1];
-    });
-    const prefix = `tidegate_${folder.replaceAll('-', '_')}_`;
-    const service: ServiceProcess = {
-      pid: child.pid!,
-      async metric(name) {
-        return sumOfSamples(await (await fetch(`${url}/metrics`)).text(), prefix + name);
-      },
-      async stop() {
-        const exited = once(child, 'exit', { signal: AbortSignal.timeout(STOP_TIMEOUT_MS) });
-        child.kill('SIGTERM');
-        await exited.catch(() => endChild(child));
-      },
-    };
-    await waitFor(
-      async () => {
-        if (child.exitCode !== null) return 'ended';
-        return url !== undefined && (await fetch(`${url}/readyz`)).ok && (metric === '' || (await service.metric(metric)) === 1) && 'runs';
-      },
-      { what: `${folder} to run`, timeoutMs: START_TIMEOUT_MS },
-    ).catch((error: unknown) => {
-      throw new Error(`${folder} did not start:\n${output}`, { cause: error });
-    });
-    if (child.exitCode !== null) throw new Error(`${folder} ended:\n${output}`);
-    return service;
-  };
-
   const gatewayAccess = await createAccount('gateway', GATEWAY_RULES);
   const accountFolder = host.folder();
   writeFileSync(join(accountFolder, 'token'), gatewayAccess.token);
@@ -198,14 +139,15 @@ async function build(host: ReturnType<typeof createHost>): Promise<ClusterStage>
     readers,
     createAccount,
     startGateway: () =>
-      startService(
-        NatsRole.gateway,
-        'enforcer-gateway',
-        [...DYING_WITH_US, 'unshare', '--mount', 'sh', '-c', IN_POD, accountFolder],
-        gatewayEnv,
-        'leader',
-      ),
-    startEnricher: () => startService(NatsRole.enricher, 'enricher', DYING_WITH_US, {}, ''),
+      startServiceProcess(host, {
+        folder: 'enforcer-gateway',
+        role: NatsRole.gateway,
+        natsUrl: nats.url,
+        launcher: ['unshare', '--mount', 'sh', '-c', IN_POD, accountFolder],
+        env: gatewayEnv,
+        untilMetric: 'leader',
+      }),
+    startEnricher: () => startServiceProcess(host, { folder: 'enricher', role: NatsRole.enricher, natsUrl: nats.url }),
     mirrorPods() {
       const entries = new Map<string, Uint8Array>();
       const firstStoredMs = new Map<string, number>();

@@ -7,10 +7,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Pod, podKey } from '@tidegate/contracts';
 import { waitFor } from '@tidegate/testkit';
 import { nowMs, watchNode, type ApiServer, type NodeWatch } from './api-server.ts';
-import { cpuSeconds, setClusterStage, type ClusterStage, type PodMirror, type ServiceProcess } from './cluster-stage.ts';
+import { cpuSeconds, setClusterStage, type ClusterStage, type PodMirror } from './cluster-stage.ts';
 import { concurrently, steadily } from './pace.ts';
 import type { Report } from './report.ts';
 import { percentile } from './samples.ts';
+import type { ServiceProcess } from './service-process.ts';
 import { createPodFactory, WORKLOAD_KIND, type PodFactory, type SimulatedPod } from './simulated-pods.ts';
 import { residentBytes } from './stack.ts';
 

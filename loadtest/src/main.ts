@@ -17,6 +17,10 @@ const BENCHES: Record<string, { what: string; load: () => Promise<{ run: (report
   footprint: { what: 'memory of each process at rest and under load', load: () => import('./footprint.ts') },
   overhead: { what: 'cost to a workload: fork + exec loop, redis-benchmark', load: () => import('./overhead.ts') },
   gateway: { what: '10,000 pods on 500 nodes of a real API server: time to KV, memory, requests', load: () => import('./gateway.ts') },
+  cluster: {
+    what: '1,000 simulated nodes of 100 events/s against one nats-server and three, several lingers',
+    load: () => import('./cluster.ts'),
+  },
   chaos: {
     what: 'faults drawn from --seed for --minutes against three nats-servers and all services',
     load: () => import('./chaos.ts'),

@@ -12,23 +12,26 @@ export interface CommandResult {
   output: string;
 }
 
-/** @param options.launcher makes the command behind it run elsewhere, as nsenter does */
+/**
+ * @param options.launcher makes the command behind it run elsewhere, as nsenter does
+ * @param options.keptBytes of what it says
+ */
 export function runTidegate(
   args: readonly string[],
-  { env, launcher = [] }: { env: NodeJS.ProcessEnv; launcher?: readonly string[] },
+  { env, launcher = [], keptBytes = OUTPUT_KEPT_BYTES }: { env: NodeJS.ProcessEnv; launcher?: readonly string[]; keptBytes?: number },
 ): Promise<CommandResult> {
   const [program, ...rest] = [...launcher, process.execPath, COMMAND, ...args];
   const child = spawn(program!, rest, { env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
-  const output = keepOutput(child);
+  const output = keepOutput(child, keptBytes);
   return new Promise(resolve => child.once('close', code => resolve({ code: code ?? -1, output: output() })));
 }
 
 /** The end of what a child says on its piped outputs. */
-export function keepOutput(child: ChildProcess): () => string {
+export function keepOutput(child: ChildProcess, keptBytes = OUTPUT_KEPT_BYTES): () => string {
   let text = '';
   for (const stream of [child.stdout, child.stderr]) {
     stream?.setEncoding('utf8').on('data', (chunk: string) => {
-      text = (text + chunk).slice(-OUTPUT_KEPT_BYTES);
+      text = (text + chunk).slice(-keptBytes);
     });
   }
   return () => text;
