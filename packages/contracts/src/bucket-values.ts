@@ -1,5 +1,5 @@
 /** How values of the key-value buckets are written, and what they must look like to be read. */
-import { checkShape, count, object, table, text, time, type Shape } from './json-shape.ts';
+import { checkShape, count, object, optional, table, text, time, type Shape } from './json-shape.ts';
 
 /** For those who read only. */
 export interface BucketDecoder<Value> {
@@ -32,8 +32,8 @@ export interface EnricherMember {
   startedAt: string;
 }
 
-/** Value of `cursor.<node token>` in KV `enrichers`. */
-export interface EnricherCursor {
+/** How far a node is enriched. */
+export interface EnrichedPlace {
   /** Of RAW: all outputs of this message and of those before are stored. */
   streamSequence: number;
   /** When RAW stored that message, milliseconds since 1970; 0: none is done yet. */
@@ -43,13 +43,35 @@ export interface EnricherCursor {
   boot: string;
   /** Last of the node's sequence numbers that is accounted for. */
   lastSequence: number;
+}
+
+/** A message of EVENTS that was stored for a node. */
+export interface StoredOutput {
+  streamSequence: number;
+  /** Of the batch that it came of. */
+  boot: string;
+  batch: number;
+}
+
+/** Value of `cursor.<node token>` in KV `enrichers`. */
+export interface EnricherCursor extends EnrichedPlace {
   /** Id of the enricher that has the node; empty: none. */
   owner: string;
+  /** The last one: where EVENTS does not hold it any more, it has lost its end. */
+  output?: StoredOutput | undefined;
+  /** Where to begin again then: all up to here is on NATS's disk. */
+  synced?: EnrichedPlace | undefined;
 }
 
 export const enricherMemberCodec = jsonCodec(object<EnricherMember>({ startedAt: text }));
+const enrichedPlace = { streamSequence: count, storedAtMs: count, batch: count, boot: text, lastSequence: count };
 export const enricherCursorCodec = jsonCodec(
-  object<EnricherCursor>({ streamSequence: count, storedAtMs: count, batch: count, boot: text, lastSequence: count, owner: text }),
+  object<EnricherCursor>({
+    ...enrichedPlace,
+    owner: text,
+    output: optional(object<StoredOutput>({ streamSequence: count, boot: text, batch: count })),
+    synced: optional(object<EnrichedPlace>(enrichedPlace)),
+  }),
 );
 
 /** Value of `<consumer>` in KV `positions`: how far a consumer of EVENTS has done its work. */
@@ -58,8 +80,17 @@ export interface ConsumerPosition {
   created: string;
   /** Stream sequence at which reading goes on. */
   next: number;
+  /** The message read last, and when it was stored, milliseconds since 1970: tells whether the stream has lost its end since. */
+  read?: { streamSequence: number; timeMs: number } | undefined;
   /** Nodes of which more is done than that: up to which stream sequence, by `<cluster>:<node>`. */
   given: Record<string, number>;
 }
 
-export const consumerPositionCodec = jsonCodec(object<ConsumerPosition>({ created: time, next: count, given: table(count) }));
+export const consumerPositionCodec = jsonCodec(
+  object<ConsumerPosition>({
+    created: time,
+    next: count,
+    read: optional(object({ streamSequence: count, timeMs: count })),
+    given: table(count),
+  }),
+);

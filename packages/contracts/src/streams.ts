@@ -11,6 +11,12 @@ const HOUR_MS = 60 * MINUTE_MS;
  */
 export const MAX_CONSUMERS = 20_000;
 
+/**
+ * nats-server writes what it has acknowledged to its disk this often (`sync_interval`; its own default is two minutes): until then a power failure takes it. What every
+ * server of an installation must be set to, since sensors and enrichers keep what is younger.
+ */
+export const NATS_SYNC_INTERVAL_MS = 10_000;
+
 /** Limits that an installation may set for itself. */
 export interface StreamLimits {
   maxBytes: number;

@@ -1,5 +1,6 @@
 /** Goes through what is wanted of a stream batch by batch, in one direction, and knows the place from which another walk goes on without a gap or a repetition. */
 import { BatchGatherer, type BatchGroup, type EventPlace, type HeldGroup } from './batch-order.ts';
+import type { StreamPlace } from '@tidegate/runtime';
 import type { EventMessage } from './event-message.ts';
 
 export const Order = { newest: 'newest', oldest: 'oldest' } as const;
@@ -12,6 +13,8 @@ export type Order = (typeof Order)[keyof typeof Order];
 export interface Place {
   /** Stream sequence at which reading goes on. */
   start: number;
+  /** The message that was read last: tells whether the stream has lost its end since. */
+  read?: StreamPlace | undefined;
   /** By source (`<cluster>:<node>`, or its key): up to this stream sequence everything was given. Only what reaches to `start` or beyond. */
   given: ReadonlyMap<string, number>;
   /** The batch of which not all events were given: its source, the stream sequence of its last message, and how many were. */
@@ -22,7 +25,7 @@ export class BatchWalk {
   readonly #isOldest: boolean;
   readonly #keyOf: (source: string) => string;
   readonly #gatherer: BatchGatherer;
-  readonly #before: Place;
+  #givenBefore: ReadonlyMap<string, number>;
   /** The batch of which an earlier walk took some, until it is met. */
   #begun: Place['partial'];
   readonly #given: Map<string, number>;
@@ -32,22 +35,26 @@ export class BatchWalk {
   #taken = 0;
   /** Stream sequence to be read next. */
   #ahead: number;
+  #read: StreamPlace | undefined;
 
   /** @param keyOf names a source in places */
   constructor(order: Order, place: Place, keyOf: (source: string) => string = source => source) {
     this.#isOldest = order === Order.oldest;
     this.#gatherer = new BatchGatherer(this.#isOldest);
     this.#keyOf = keyOf;
-    this.#before = place;
+    this.#givenBefore = place.given;
     this.#begun = place.partial;
     this.#given = new Map(place.given);
     this.#ahead = place.start;
+    this.#read = place.read;
   }
 
   /** Goes on to a message, of which these events are wanted. */
   add(message: EventMessage, indices: readonly number[]): void {
+    if (this.#isBefore(message.sequence, this.#ahead)) this.#setBack();
     this.#ahead = this.#after(message.sequence);
-    const given = this.#before.given.size === 0 ? undefined : this.#before.given.get(this.#keyOf(message.source));
+    this.#read = { streamSequence: message.sequence, timeMs: Math.round(message.storedAtMs) };
+    const given = this.#givenBefore.size === 0 ? undefined : this.#givenBefore.get(this.#keyOf(message.source));
     const isGiven = given !== undefined && !this.#isBefore(given, message.sequence);
     this.#gatherer.add(message, isGiven ? [] : indices);
   }
@@ -132,7 +139,13 @@ export class BatchWalk {
     for (const [source, last] of this.#given) if (this.#isBefore(last, start)) this.#given.delete(source);
     const begun = this.#begun && !this.#isBefore(this.#begun.last, start) ? this.#begun : undefined;
     const partial = isPartial ? { source: this.#keyOf(group!.source), last: group!.last, taken: this.#taken } : begun;
-    return { start, given: new Map(this.#given), ...(partial && { partial }) };
+    return { start, given: new Map(this.#given), ...(this.#read && { read: this.#read }), ...(partial && { partial }) };
+  }
+
+  /** The stream has lost its end: these sequences are of other messages now. */
+  #setBack(): void {
+    this.#givenBefore = new Map();
+    this.#given.clear();
   }
 
   #finish(): void {

@@ -11,7 +11,7 @@ import { BatchWalk, Order } from './batch-walk.ts';
 import { createMatcher, filterSubjects, only, type EventFilter } from './event-filter.ts';
 import { EventMessage } from './event-message.ts';
 import { readerLossEvent } from './loss-json.ts';
-import { placeIn, placeOf, positionOf, type ConsumerPosition, type PositionStore, type ResumedPlace } from './position.ts';
+import { placeOf, positionOf, resumePlace, type ConsumerPosition, type PositionStore, type ResumedPlace } from './position.ts';
 import type { Scope } from './scope.ts';
 
 /** Where a consumer begins that has no position yet. */
@@ -217,7 +217,7 @@ class Consumer implements EventConsumer {
       if (from === 'beginning') return fresh(first);
       return from === 'now' ? fresh(last + 1) : fresh(readers.sequenceAt(STREAMS.events.name, from.timeMs));
     }
-    return placeIn(stream, placeOf(stored), stored.created);
+    return resumePlace(readers, placeOf(stored), stored.created);
   }
 
   /**

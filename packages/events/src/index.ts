@@ -15,5 +15,5 @@ export { EventMessage } from './event-message.ts';
 export { CLOCK_SKEW_MS, type History, type HistoryQuery, type Page } from './history.ts';
 export type { Follower, LiveFeed, LiveFeeds } from './live-feed.ts';
 export { readerLossJson, type ReaderLoss, type ReaderLossJson } from './loss-json.ts';
-export { placeIn, type ResumedPlace } from './position.ts';
+export { resumePlace, type ResumedPlace } from './position.ts';
 export { WorkMeter } from './work-meter.ts';

@@ -109,6 +109,7 @@ class RunningFeed implements LiveFeed {
   async run(): Promise<void> {
     for await (const read of this.#reader.read({ follow: true })) {
       const message = new EventMessage(read);
+      if (message.sequence <= this.position) this.#setBack(message.sequence);
       const expected = this.position + 1;
       if (message.sequence > expected) {
         for (const follower of this.#followers.keys()) follower.deliverGap(expected, message.sequence - 1);
@@ -133,6 +134,14 @@ class RunningFeed implements LiveFeed {
 
   close(): void {
     this.#reader.close();
+  }
+
+  /** The stream has lost its end, and what comes now is new to all. */
+  #setBack(sequence: number): void {
+    this.position = this.#recentAfter = sequence - 1;
+    this.#recent = [];
+    this.#recentBytes = 0;
+    for (const follower of this.#followers.keys()) this.#followers.set(follower, this.position);
   }
 
   /** One follower's fault must not end the feed of the others. */

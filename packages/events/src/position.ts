@@ -2,8 +2,8 @@
  * How far a consumer's work is stored: not the acks of a JetStream consumer, which anybody who may read could move, but a value that is the consumer's own. It is
  * written after the work, in KV by compare-and-set, or together with the work where that can be one step.
  */
-import { BUCKETS, consumerPositionCodec, type ConsumerPosition } from '@tidegate/contracts';
-import type { Buckets } from '@tidegate/runtime';
+import { BUCKETS, STREAMS, consumerPositionCodec, type ConsumerPosition } from '@tidegate/contracts';
+import type { Buckets, StreamReaders } from '@tidegate/runtime';
 import type { Place } from './batch-walk.ts';
 
 export type { ConsumerPosition } from '@tidegate/contracts';
@@ -38,12 +38,12 @@ export function bucketPosition(buckets: Buckets, name: string): PositionStore {
   };
 }
 
-export function positionOf({ start, given }: Place, created: string): ConsumerPosition {
-  return { created, next: start, given: Object.fromEntries(given) };
+export function positionOf({ start, read, given }: Place, created: string): ConsumerPosition {
+  return { created, next: start, ...(read && { read }), given: Object.fromEntries(given) };
 }
 
-export function placeOf({ next, given }: ConsumerPosition): Place {
-  return { start: next, given: new Map(Object.entries(given)) };
+export function placeOf({ next, read, given }: ConsumerPosition): Place {
+  return { start: next, read, given: new Map(Object.entries(given)) };
 }
 
 export interface ResumedPlace {
@@ -53,13 +53,17 @@ export interface ResumedPlace {
 }
 
 /**
- * Where to go on in a stream that may have discarded what was not read, or have been made anew.
- * @param stream its bounds
+ * Where to go on in EVENTS, which may have discarded what was not read, have lost its end, or have been made anew.
  * @param created when the stream of the place was made
+ * @throws {TidegateError} STREAM_UNAVAILABLE
  */
-export function placeIn(stream: { first: number; created: string }, place: Place, created: string): ResumedPlace {
-  const { start } = place;
+export async function resumePlace(readers: StreamReaders, place: Place, created: string): Promise<ResumedPlace> {
+  const stream = await readers.bounds(STREAMS.events.name);
+  const { start, read } = place;
   if (created !== stream.created) return { place: { start: stream.first, given: new Map() }, discarded: [start, start] };
+  const next = read ? await readers.sequenceAfter(STREAMS.events.name, read) : Infinity;
+  // What was read of the lost end is stored again, under other sequences.
+  if (read && next <= read.streamSequence) return { place: { start: Math.min(start, next), given: new Map() }, discarded: undefined };
   if (start >= stream.first) return { place, discarded: undefined };
   return { place: { ...place, start: stream.first }, discarded: [start, stream.first - 1] };
 }

@@ -3,7 +3,7 @@ import { jetstream, type JetStreamClient } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { BUCKETS, STREAMS, type EventJson } from '@tidegate/contracts';
 import { connectNats, ensureBuckets, ensureStreams } from '@tidegate/runtime';
-import { startNatsServer, testLogger, type TestNatsServer } from '@tidegate/testkit';
+import { startNatsServer, testLogger, type TestNatsOptions, type TestNatsServer } from '@tidegate/testkit';
 import { openEvents, type EventConsumer, type Events } from '../src/index.ts';
 
 export interface Fixture {
@@ -14,8 +14,8 @@ export interface Fixture {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-export async function startFixture(version: 'new' | 'debian' = 'new'): Promise<Fixture> {
-  const server = await startNatsServer({ version });
+export async function startFixture(version: 'new' | 'debian' = 'new', options: TestNatsOptions = {}): Promise<Fixture> {
+  const server = await startNatsServer({ version, ...options });
   const nc = await connectNats({ url: server.url, name: 'test', logger: testLogger() });
   await ensureStreams(nc, Object.values(STREAMS));
   await ensureBuckets(nc, Object.values(BUCKETS));

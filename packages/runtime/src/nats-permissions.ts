@@ -82,8 +82,8 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
           ),
           ...writeBucket(BUCKETS.enrichers.name),
           LEFT_NODES,
-          `$JS.API.STREAM.INFO.${STREAMS.events.name}`,
-          `$JS.API.DIRECT.GET.${STREAMS.events.name}.>`,
+          // What it has written it reads again when NATS may have lost it.
+          ...readStream(STREAMS.events.name),
           `${EVENTS_PREFIX}.>`,
           `${DEAD_LETTER_PREFIX}.>`,
         ],

@@ -5,6 +5,7 @@ import { homedir } from 'node:os';
 import { basename, delimiter, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { NATS_SYNC_INTERVAL_MS } from '@tidegate/contracts';
 import { TidegateError } from './errors.ts';
 import type { Logger } from './logging.ts';
 import type { NatsUser } from './nats-permissions.ts';
@@ -15,7 +16,7 @@ const run = promisify(execFile);
 /** What is built when the machine has no nats-server that is new enough. */
 const PINNED_VERSION = '2.15.2';
 const MODULE = 'github.com/nats-io/nats-server/v2';
-/** From here on it has stream compression and several filter subjects: no need to build one. */
+/** From here on it has stream compression, several filter subjects and `sync_interval`: no need to build one. */
 const NEW_ENOUGH = '2.10.0';
 /** Below it nothing works; Debian 12 has 2.9.10. */
 const OLDEST_VERSION = '2.9.0';
@@ -183,7 +184,11 @@ export async function startNatsServer({
     log_file: logFile,
     logfile_size_limit: LOG_LIMIT_BYTES,
     max_payload: MAX_PAYLOAD_BYTES,
-    jetstream: { store_dir: storeFolder },
+    jetstream: {
+      store_dir: storeFolder,
+      // Older ones know no other than two minutes.
+      ...(compareVersions(program.version, NEW_ENOUGH) >= 0 && { sync_interval: `${NATS_SYNC_INTERVAL_MS / 1000}s` }),
+    },
     ...(users && { authorization: { users } }),
     ...config,
   };

@@ -1,4 +1,5 @@
 import { createInbox, errors, type Msg, type MsgHdrs, type NatsConnection, type Status } from '@nats-io/nats-core';
+import { setTimeout as delay } from 'node:timers/promises';
 import { TidegateError } from './errors.ts';
 import type { Logger } from './logging.ts';
 import { inboxPrefixOf, watchStatus } from './nats.ts';
@@ -13,11 +14,19 @@ export interface PublisherOptions {
   /** Without an ack for so long everything unacked is sent again; in a cluster after CLUSTER_ACK_TIMEOUT_MS at most. */
   ackTimeoutMs?: number;
   logger: Logger;
+  /** For one who publishes to a single subject that is its own. */
+  own?: OwnSubject;
+}
+
+/** What the stream holds of a publisher's own subject: asked before anything is sent on a new connection or again. */
+export interface OwnSubject {
+  /** The Nats-Msg-Id of the last message that the stream holds; undefined: none. */
+  lastStoredMessageId(): Promise<string | undefined>;
   /**
-   * The Nats-Msg-Id of the last message this publisher's stream holds from it, for one who publishes to a single subject that is its own.
-   * Asked before a resend of messages so old that the stream may have forgotten their ids.
+   * The stream does not hold the message that was acknowledged last: its limits have discarded it, or it is lost, as on a server whose power failed before it was
+   * written to the disk. The publisher has ended, and what was unacked is rejected with PUBLISH_CLOSED: what was lost has to go before it, through another publisher.
    */
-  lastStoredMessageId?: () => Promise<string | undefined>;
+  onSetBack(): void;
 }
 
 export interface PublishMessage {
@@ -75,8 +84,9 @@ const QUEUE_WINDOWS = 4;
 /** After a retryable refusal the oldest message is tried again after this, doubling up to the most. */
 const RETRY_MIN_MS = 50;
 const RETRY_MAX_MS = 2_000;
-/** Ids older than this are checked against the stream itself: half the shortest duplicate window in use. */
-const ID_TRUST_MS = 60_000;
+/** In a cluster what the stream holds is asked for so long before it counts as lost: the server that answers may be behind the stream's leader. */
+const CATCH_UP_MS = 3_000;
+const CATCH_UP_POLL_MS = 200;
 
 /** Sent messages left at the front of the waiting list before it is cut. */
 const COMPACT_AT = 1_024;
@@ -155,6 +165,8 @@ class WindowPublisher implements Publisher {
   #inFlightBytes = 0;
   #nextNumber = 1;
   #state: State = 'flowing';
+  /** Nats-Msg-Id of the last message that was acknowledged. */
+  #acknowledgedId: string | undefined;
   #connection: string;
   #info: NatsConnection['info'];
   #retryMs = RETRY_MIN_MS;
@@ -355,13 +367,14 @@ class WindowPublisher implements Publisher {
     this.#inFlightBytes = 0;
     for (const entry of this.#unsent) entry.sentAtMs = 0;
     if (this.#info === undefined) return;
-    const oldest = this.#unsent[0];
-    if (oldest === undefined) return this.#setState('flowing');
-    if (this.#options.lastStoredMessageId && oldest.firstSentAtMs > 0 && performance.now() - oldest.firstSentAtMs > ID_TRUST_MS) {
-      void this.#settleStored(this.#options.lastStoredMessageId, this.#connection);
-      return;
-    }
-    this.#setState('probing');
+    const wasSent = (this.#unsent[0]?.firstSentAtMs ?? 0) > 0;
+    if (this.#options.own && (wasSent || this.#acknowledgedId !== undefined)) void this.#settleStored(this.#options.own, this.#connection);
+    else this.#startOver();
+  }
+
+  /** With the oldest alone, when there is one. */
+  #startOver(): void {
+    this.#setState(this.#entries.size === 0 ? 'flowing' : 'probing');
     this.#pump();
   }
 
@@ -377,20 +390,28 @@ class WindowPublisher implements Publisher {
   }
 
   /** Settles what the stream holds though no ack said so, up to the last id it has of ours; then goes on with the rest. */
-  async #settleStored(lastStoredMessageId: () => Promise<string | undefined>, connection: string): Promise<void> {
-    let stored: string | undefined;
-    try {
-      stored = await lastStoredMessageId();
-    } catch (error) {
-      return this.#retryLater(error instanceof Error ? error.message : String(error));
+  async #settleStored({ lastStoredMessageId, onSetBack }: OwnSubject, connection: string): Promise<void> {
+    const untilMs = this.#info?.cluster === undefined ? 0 : performance.now() + CATCH_UP_MS;
+    for (;;) {
+      let stored: string | undefined;
+      try {
+        stored = await lastStoredMessageId();
+      } catch (error) {
+        if (this.#connection === connection) this.#retryLater(error instanceof Error ? error.message : String(error));
+        return;
+      }
+      if (this.#connection !== connection || this.#state !== 'stalled') return;
+      const held = [...this.#entries.values()];
+      const last = held.findLastIndex(entry => entry.message.messageId === stored);
+      for (const entry of held.slice(0, last + 1)) this.#settle(entry, { sequence: 0, duplicate: true });
+      if (last >= 0) this.#acknowledgedId = stored;
+      if (this.#acknowledgedId === undefined || stored === this.#acknowledgedId) return this.#startOver();
+      if (performance.now() > untilMs) {
+        this.#end();
+        return onSetBack();
+      }
+      await delay(CATCH_UP_POLL_MS);
     }
-    if (this.#connection !== connection || this.#state !== 'stalled') return;
-    const held = [...this.#entries.values()];
-    const last = held.findLastIndex(entry => entry.message.messageId === stored);
-    for (const entry of held.slice(0, last + 1)) this.#settle(entry, { sequence: 0, duplicate: true });
-    this.#setState('probing');
-    this.#pump();
-    if (this.#entries.size === 0) this.#setState('flowing');
   }
 
   #onReply(error: Error | null, reply: Msg): void {
@@ -402,6 +423,7 @@ class WindowPublisher implements Publisher {
     if (ack.error !== undefined) return this.#onRefusal(entry, ack.error);
     if (ack.duplicate === true) this.stats.duplicates++;
     this.stats.acknowledged++;
+    this.#acknowledgedId = entry.message.messageId;
     this.#retryMs = RETRY_MIN_MS;
     this.#settle(entry, { sequence: ack.seq ?? 0, duplicate: ack.duplicate === true });
     this.#advance();

@@ -25,10 +25,17 @@ export interface StreamMessage {
 }
 
 /** One message, read by itself. */
-export type StoredMessage = Pick<StreamMessage, 'streamSequence' | 'timeNs' | 'data'>;
+export type StoredMessage = Pick<StreamMessage, 'streamSequence' | 'timeNs' | 'headers' | 'data'>;
 
-/** A stream sequence, a time of storing, or the last message of each subject and then everything. */
-export type ReaderStart = { streamSequence: number } | { timeMs: number } | 'last-per-subject';
+/** A message that was taken, by which the same place is found in a stream that has lost its end since. */
+export interface StreamPlace {
+  streamSequence: number;
+  /** When the stream stored it, milliseconds since 1970. */
+  timeMs: number;
+}
+
+/** A stream sequence, a time of storing, behind a message that was taken, or the last message of each subject and then everything. */
+export type ReaderStart = { streamSequence: number } | { timeMs: number } | { after: StreamPlace } | 'last-per-subject';
 
 export interface StreamReaderOptions {
   stream: string;
@@ -45,7 +52,10 @@ export interface StreamReaderOptions {
 }
 
 export interface StreamReader {
-  /** Stream sequence of the last message taken; 0: none yet. All that matches up to it was taken. */
+  /**
+   * Stream sequence of the last message taken; 0: none yet. All that matches up to it was taken. It goes back when the stream has: a server that lost power forgets
+   * the messages that it had not written to its disk, and gives their sequences to others.
+   */
   readonly position: number;
   /**
    * The messages, in order, up to the end of the stream, or with `follow` on and on. May be called again to go on. Ends when the reader is closed.
@@ -55,19 +65,32 @@ export interface StreamReader {
   close(): void;
 }
 
+export interface StreamBounds {
+  /** Stream sequences; an empty one's first is its last plus one. */
+  first: number;
+  last: number;
+  /** When the stream was made, RFC 3339. */
+  created: string;
+  /** When the last message was stored, and what time it is at the server, milliseconds since 1970; where it holds none, the first is of no use. */
+  lastStoredAtMs: number;
+  nowMs: number;
+}
+
 /** Opens readers on one connection. */
 export interface StreamReaders {
   readonly manager: JetStreamManager;
+  /** How long what a stream holds may be less than it had acknowledged, milliseconds: in a cluster a leader that was just elected catches up. */
+  readonly catchUpMs: number;
   open(options: StreamReaderOptions): StreamReader;
   /** Sequence of the first message stored at or after a time, or the one the next message will get. @throws {TidegateError} STREAM_UNAVAILABLE */
   sequenceAt(stream: string, timeMs: number): Promise<number>;
   /**
-   * Whether the stream has reached a sequence that was read from it before. Asked for some seconds, because a leader that was just elected may be behind;
-   * false: it was made anew, or has lost its end, and counts from less. @throws {TidegateError} STREAM_UNAVAILABLE
+   * Stream sequence at which what was stored after a place begins: the next one, or less when the stream has lost its end since, or was made anew. Before it says so
+   * it asks for some seconds, because a leader that was just elected may be behind. @throws {TidegateError} STREAM_UNAVAILABLE
    */
-  reaches(stream: string, streamSequence: number): Promise<boolean>;
-  /** First and last sequence of a stream, an empty one's first is its last plus one; and when it was made, RFC 3339. @throws {TidegateError} STREAM_UNAVAILABLE */
-  bounds(stream: string): Promise<{ first: number; last: number; created: string }>;
+  sequenceAfter(stream: string, place: StreamPlace): Promise<number>;
+  /** @throws {TidegateError} STREAM_UNAVAILABLE */
+  bounds(stream: string): Promise<StreamBounds>;
   /**
    * One message of a subject, which may have wildcards: the first from a sequence on, or the last; undefined when there is none.
    * @throws {TidegateError} STREAM_UNAVAILABLE
@@ -102,30 +125,36 @@ export async function createStreamReaders(nc: NatsConnection): Promise<StreamRea
   });
   return {
     manager,
+    get catchUpMs() {
+      return catchUpMs(nc);
+    },
     open(options) {
       const reader = new ResumingReader(nc, manager, options, () => readers.delete(reader));
       if (isClosed) reader.close();
       else readers.add(reader);
       return reader;
     },
-    sequenceAt: (stream, timeMs) =>
-      available(stream, async () => {
-        const info = await manager.consumers.add(stream, consumerConfig({ stream, start: { timeMs } }));
-        void manager.consumers.delete(stream, info.name).catch(() => undefined);
-        return info.delivered.stream_seq + 1;
-      }),
+    sequenceAt: (stream, timeMs) => available(stream, () => sequenceAt(manager, stream, timeMs)),
+    sequenceAfter: (stream, place) => available(stream, () => sequenceAfter(nc, manager, stream, place)),
     bounds: stream =>
       available(stream, async () => {
-        const { state, created } = await manager.streams.info(stream);
-        return { first: state.messages === 0 ? state.last_seq + 1 : state.first_seq, last: state.last_seq, created };
+        const { state, created, ts } = await manager.streams.info(stream);
+        return {
+          first: state.messages === 0 ? state.last_seq + 1 : state.first_seq,
+          last: state.last_seq,
+          created,
+          lastStoredAtMs: Date.parse(state.last_ts),
+          nowMs: ts === undefined ? Date.now() : Date.parse(ts), // servers from 2.10 on say it
+        };
       }),
-    reaches: (stream, streamSequence) => available(stream, () => reaches(manager, stream, streamSequence)),
     message: (stream, subject, which) =>
       available(stream, async () => {
         // The client's type leaves out `next_by_subj`, which servers take from 2.9 on.
         const request = which === 'last' ? { last_by_subj: subject } : ({ seq: which.from, next_by_subj: subject } as { seq: number });
         const message = await manager.streams.getMessage(stream, request);
-        return message ? { streamSequence: message.seq, timeNs: message.time.getTime() * 1e6, data: message.data } : undefined;
+        return message
+          ? { streamSequence: message.seq, timeNs: message.time.getTime() * 1e6, headers: message.header, data: message.data }
+          : undefined;
       }),
     close() {
       isClosed = true;
@@ -145,6 +174,8 @@ class ResumingReader implements StreamReader {
   readonly #closing = new AbortController();
   #consumer: PullConsumer | undefined;
   #hasStarted = false;
+  /** When all up to `position` had been stored; undefined: not known yet. */
+  #positionTimeMs: number | undefined;
   /** All last messages of subjects were taken: from here on it is a place in the stream that one can go on from. */
   #isPastLasts: boolean;
 
@@ -154,8 +185,13 @@ class ResumingReader implements StreamReader {
     this.#options = options;
     this.#onClose = onClose;
     this.#isPastLasts = options.start !== 'last-per-subject';
-    if (typeof options.start === 'object' && 'streamSequence' in options.start)
-      this.position = Math.max(0, options.start.streamSequence - 1);
+    const { start } = options;
+    if (typeof start !== 'object') return;
+    if ('streamSequence' in start) this.position = Math.max(0, start.streamSequence - 1);
+    if ('after' in start) {
+      this.position = start.after.streamSequence;
+      this.#positionTimeMs = start.after.timeMs;
+    }
   }
 
   async *read({ follow }: { follow: boolean }): AsyncGenerator<StreamMessage, void, undefined> {
@@ -173,6 +209,7 @@ class ResumingReader implements StreamReader {
         // A last message of a subject that was taken before trouble.
         if (message.streamSequence <= this.position) continue;
         this.position = message.streamSequence;
+        this.#positionTimeMs = message.timeNs / 1e6;
         yield message;
       } catch (error) {
         this.#dropConsumer();
@@ -197,19 +234,25 @@ class ResumingReader implements StreamReader {
 
   async #createConsumer(): Promise<PullConsumer> {
     const { stream, start } = this.#options;
-    if (this.#hasStarted) await this.#checkStream();
-    const from = this.#hasStarted && this.#isPastLasts ? { streamSequence: this.position + 1 } : start;
+    await this.#findPosition();
+    const goesOn = (this.#hasStarted && this.#isPastLasts) || (typeof start === 'object' && 'after' in start);
+    const from = goesOn ? { streamSequence: this.position + 1 } : start;
     const info = await this.#manager.consumers.add(stream, consumerConfig({ ...this.#options, start: from }));
     if (!this.#hasStarted && typeof start === 'object' && 'timeMs' in start) this.position = info.delivered.stream_seq;
     this.#hasStarted = true;
+    // Nothing taken yet: what comes later than now lies behind it.
+    this.#positionTimeMs ??= Date.parse(info.created);
     const consumer = new PullConsumer(this.#nc, this.#manager, info.name, { ...this.#options, after: this.position });
     if (this.#closing.signal.aborted) consumer.close();
     return consumer;
   }
 
-  /** A stream that was deleted and made again numbers from 1: without this the reader would wait for a sequence that is far away. */
-  async #checkStream(): Promise<void> {
-    if (!(await reaches(this.#manager, this.#options.stream, this.position))) this.position = 0;
+  /** A stream that has gone back, or was made anew: without this the reader would pass over what is new, or wait for a sequence that is far away. */
+  async #findPosition(): Promise<void> {
+    if (this.#positionTimeMs === undefined) return;
+    const place = { streamSequence: this.position, timeMs: this.#positionTimeMs };
+    const next = await sequenceAfter(this.#nc, this.#manager, this.#options.stream, place);
+    if (next <= this.position) this.position = next - 1;
   }
 
   #dropConsumer(): void {
@@ -380,12 +423,31 @@ class PullConsumer {
   }
 }
 
-async function reaches(manager: JetStreamManager, stream: string, streamSequence: number): Promise<boolean> {
-  const untilMs = performance.now() + CATCH_UP_MS;
+function catchUpMs(nc: NatsConnection): number {
+  return nc.info?.cluster === undefined ? 0 : CATCH_UP_MS;
+}
+
+async function sequenceAt(manager: JetStreamManager, stream: string, timeMs: number): Promise<number> {
+  const info = await manager.consumers.add(stream, consumerConfig({ stream, start: { timeMs } }));
+  void manager.consumers.delete(stream, info.name).catch(() => undefined);
+  return info.delivered.stream_seq + 1;
+}
+
+/**
+ * Whoever lost its end stores nothing for longer than a millisecond: if what comes later than that begins at the place or before, the place is another message's
+ * now, or nobody's.
+ */
+async function sequenceAfter(
+  nc: NatsConnection,
+  manager: JetStreamManager,
+  stream: string,
+  { streamSequence, timeMs }: StreamPlace,
+): Promise<number> {
+  const untilMs = performance.now() + catchUpMs(nc);
   for (;;) {
-    const { state } = await manager.streams.info(stream);
-    if (state.last_seq >= streamSequence) return true;
-    if (performance.now() > untilMs) return false;
+    const later = await sequenceAt(manager, stream, Math.floor(timeMs) + 2);
+    if (later > streamSequence) return streamSequence + 1;
+    if (performance.now() > untilMs) return later;
     await delay(CATCH_UP_POLL_MS);
   }
 }
@@ -421,8 +483,12 @@ function consumerConfig({ start, subjects = [], headersOnly = false }: StreamRea
       ? { deliver_policy: DeliverPolicy.LastPerSubject }
       : 'timeMs' in start
         ? { deliver_policy: DeliverPolicy.StartTime, opt_start_time: new Date(start.timeMs).toISOString() }
-        : { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: Math.max(1, start.streamSequence) }),
+        : { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: Math.max(1, firstOf(start)) }),
   };
+}
+
+function firstOf(start: { streamSequence: number } | { after: StreamPlace }): number {
+  return 'after' in start ? start.after.streamSequence + 1 : start.streamSequence;
 }
 
 interface Delivery {

@@ -14,6 +14,8 @@ export interface Host {
   bpffs(): string;
   /** A new folder that is a file system of its own in memory, and may be made as small as what it holds. Needs root. */
   disk(): TestDisk;
+  /** A new folder that is a file system on a block device, whose power may be cut. Needs root, mkfs.ext4 and perl. */
+  blockDisk(): TestBlockDisk;
   /** A child process; killed when it still runs at the end. */
   spawn(command: string, args: readonly string[], options?: SpawnOptions): ChildProcess;
   /** Anything else to undo. */
@@ -29,7 +31,21 @@ export interface TestDisk {
   free(): void;
 }
 
+/** Linux's page cache and the disk behind it: what was not written down is gone when the power is. */
+export interface TestBlockDisk {
+  readonly folder: string;
+  /** Everything that was written until now is on the disk. */
+  sync(): void;
+  /** What has not reached the disk is gone, as after a reset. Whoever used it must have been killed. */
+  cutPower(): void;
+}
+
 const DISK_SIZE = '8g';
+/** More than the streams may take; of it, only what is written takes room. */
+const BLOCK_DISK_SIZE = '64G';
+const BLOCK_DISK_FILES = '8192';
+/** EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH, of Linux's fs/ext4/ext4.h. */
+const SHUT_DOWN_EXT4 = `sysopen(my $folder, $ARGV[0], 0) or die $!; my $flags = pack('L', 2); ioctl($folder, 0x8004587d, $flags) or die $!`;
 const FILL_TRIES = 20;
 
 export function createHost(): Host {
@@ -68,6 +84,25 @@ export function createHost(): Host {
           }
         },
         free: () => resize(DISK_SIZE),
+      };
+    },
+    blockDisk() {
+      const image = join(folder(), 'disk');
+      const mounted = folder();
+      execFileSync('truncate', ['--size', BLOCK_DISK_SIZE, image]);
+      execFileSync('mkfs.ext4', ['-q', '-N', BLOCK_DISK_FILES, '-J', 'size=16', image]);
+      const mount = () => void execFileSync('mount', ['-o', 'loop', image, mounted]);
+      const unmount = () => void execFileSync('umount', [mounted]);
+      mount();
+      undos.push(unmount);
+      return {
+        folder: mounted,
+        sync: () => void execFileSync('sync', ['--file-system', mounted]),
+        cutPower() {
+          execFileSync('perl', ['-e', SHUT_DOWN_EXT4, mounted]);
+          unmount();
+          mount();
+        },
       };
     },
     spawn(command, args, options = {}) {

@@ -39,6 +39,7 @@ import { joinMembers, type Membership } from './membership.ts';
 import { enricherMetrics, type EnricherMetrics } from './metrics.ts';
 import { startNodeSession, type CursorBucket, type LeftNodeBucket, type NodeSession } from './node-session.ts';
 import { Splicer } from './splice.ts';
+import { StoredOutputs } from './stored-outputs.ts';
 
 export interface EnricherDeps {
   nc: NatsConnection;
@@ -83,6 +84,7 @@ interface Epoch {
   members: Membership;
   cursors: CursorBucket;
   leftNodes: LeftNodeBucket;
+  outputs: StoredOutputs;
   events: Publisher;
   deadLetters: Publisher;
   /** Name of the cluster, in all messages. */
@@ -211,6 +213,7 @@ class SharingEnricher implements Enricher {
         members,
         cursors: buckets.open(BUCKETS.enrichers, enricherCursorCodec),
         leftNodes: buckets.open(BUCKETS.nodes, leftNodeCodec),
+        outputs: new StoredOutputs(readers),
         events: createPublisher(nc, { stream: STREAMS.events.name, logger }),
         deadLetters: createPublisher(nc, { stream: STREAMS.deadLetter.name, logger }),
         cluster,
@@ -351,6 +354,7 @@ class SharingEnricher implements Enricher {
       deadLetters: epoch.deadLetters,
       cursors: epoch.cursors,
       leftNodes: epoch.leftNodes,
+      outputs: epoch.outputs,
       members: epoch.members,
       identities: this.#identities,
       splicer: this.#splicer,

@@ -15,8 +15,10 @@ import {
   SCHEMA_VERSION,
   STREAMS,
   tokenName,
+  type EnrichedPlace,
   type EnricherCursor as Cursor,
   type LeftNode,
+  type StoredOutput,
 } from '@tidegate/contracts';
 import type { NatsConnection } from '@nats-io/nats-core';
 import {
@@ -35,6 +37,7 @@ import type { Membership } from './membership.ts';
 import type { EnricherMetrics } from './metrics.ts';
 import { decodedPayload, PoisonError, PoisonReason, readBatch, sequencesOf, type SequenceRange } from './raw-message.ts';
 import type { Output, Splicer } from './splice.ts';
+import { SYNCED_AFTER_MS, type StoredOutputs } from './stored-outputs.ts';
 
 /** How far each node is enriched, and by whom: keys `cursor.<node token>`. */
 export type CursorBucket = Bucket<Cursor>;
@@ -49,6 +52,7 @@ export interface NodeSessionDeps {
   deadLetters: Publisher;
   cursors: CursorBucket;
   leftNodes: LeftNodeBucket;
+  outputs: StoredOutputs;
   members: Membership;
   identities: IdentityCache;
   /** Shared by all sessions: used only between two awaits. */
@@ -106,6 +110,8 @@ const NO_BATCH: Origin = { id: '', boot: '', batch: 0 };
 
 interface PendingBatch {
   cursor: Cursor;
+  /** The last one stored. */
+  output: StoredOutput | undefined;
   /** Messages not stored yet. */
   left: number;
   bytes: number;
@@ -141,6 +147,10 @@ class Session implements NodeSession {
   #written: Cursor | undefined;
   #writing: Promise<void> | undefined;
   #writeTimer: NodeJS.Timeout | undefined;
+  /** Places that were written, oldest first; the first is on NATS's disk, as the others will be SYNCED_AFTER_MS after they were written. */
+  #places: { place: EnrichedPlace; writtenAtMs: number }[] = [];
+  /** Ids that need not be published, of what EVENTS held when the node was taken. */
+  #present: ReadonlySet<string> | undefined;
 
   constructor(nodeToken: string, deps: NodeSessionDeps) {
     this.#nodeToken = nodeToken;
@@ -169,7 +179,9 @@ class Session implements NodeSession {
       await this.#writing;
       if (!this.#abort.signal.aborted) {
         const { cursors } = this.#deps;
-        await cursors.update(this.#cursorKey, { ...this.#stored, owner: '' }, this.#revision).catch((error: unknown) => this.#fail(error));
+        await cursors
+          .update(this.#cursorKey, { ...this.#stored, synced: this.#syncedPlace(this.#stored), owner: '' }, this.#revision)
+          .catch((error: unknown) => this.#fail(error));
       }
     }
     this.#finish(undefined);
@@ -180,11 +192,19 @@ class Session implements NodeSession {
     if (!cursor) return;
     const { readers, budget, windowBytes } = this.#deps;
     this.#stored = this.#processed = this.#written = cursor;
+    this.#places = [
+      { place: cursor.synced ?? placeOf(cursor), writtenAtMs: -Infinity },
+      { place: placeOf(cursor), writtenAtMs: performance.now() },
+    ];
     if (this.#abort.signal.aborted || this.#releasing) return;
     this.#reader = readers.open({
       stream: STREAMS.raw.name,
       subjects: [this.#subject],
-      start: { streamSequence: cursor.streamSequence + 1 },
+      // RAW may have lost its end, and holds again what the sensor has sent once more.
+      start:
+        cursor.storedAtMs === 0
+          ? { streamSequence: cursor.streamSequence + 1 }
+          : { after: { streamSequence: cursor.streamSequence, timeMs: cursor.storedAtMs } },
       windowBytes: async () => {
         await budget.room();
         return windowBytes();
@@ -196,7 +216,7 @@ class Session implements NodeSession {
 
   /** Makes this enricher the owner, once no other living one is. Undefined: the session ended before. */
   async #acquire(): Promise<Cursor | undefined> {
-    const { cursors, members, owner, readers } = this.#deps;
+    const { cursors, members, owner } = this.#deps;
     const { signal } = this.#abort;
     while (!signal.aborted && !this.#releasing) {
       const { value: found, revision } = await cursors.get(this.#cursorKey);
@@ -204,9 +224,7 @@ class Session implements NodeSession {
         await delay(ACQUIRE_INTERVAL_MS, undefined, { signal }).catch(() => undefined);
         continue;
       }
-      const cursor = { ...(found ?? (await this.#firstCursor())), owner };
-      // A RAW that was made anew counts from 1 again.
-      if (!(await readers.reaches(STREAMS.raw.name, cursor.streamSequence))) cursor.streamSequence = 0;
+      const cursor = { ...(await this.#checked(found ?? (await this.#firstCursor()))), owner };
       try {
         this.#revision = await cursors.update(this.#cursorKey, cursor, revision);
         return cursor;
@@ -215,6 +233,21 @@ class Session implements NodeSession {
       }
     }
     return undefined;
+  }
+
+  /** The cursor, or where to begin again when EVENTS has lost what was stored before it. */
+  async #checked(cursor: Cursor): Promise<Cursor> {
+    const { outputs, logger, metrics } = this.#deps;
+    const { output, synced } = cursor;
+    const isWhole = output === undefined || (await outputs.has(this.#nodeToken, output));
+    if (!isWhole || (await outputs.mayBeForgotten())) this.#present = await outputs.ids();
+    if (isWhole) return cursor;
+    metrics.restarts.inc({ reason: 'events_lost' });
+    logger.error(
+      { node: tokenName(this.#nodeToken), output, synced },
+      'EVENTS has lost what it had acknowledged: the node is enriched again from what was surely on disk',
+    );
+    return { ...cursor, ...(synced ?? (await this.#firstCursor())), output: undefined };
   }
 
   /** Of a node without one: it is new, or it left and its name is used again. */
@@ -370,7 +403,7 @@ class Session implements NodeSession {
   async #publish(message: StreamMessage, cursor: Cursor, outputs: readonly Output[], origin: Origin): Promise<void> {
     const { events, members, metrics, cluster } = this.#deps;
     const node = tokenName(this.#nodeToken);
-    const pending: PendingBatch = { cursor, left: outputs.length, bytes: message.size };
+    const pending: PendingBatch = { cursor, output: undefined, left: outputs.length, bytes: message.size };
     this.#processed = cursor;
     this.#pending.push(pending);
     for (const [i, output] of outputs.entries()) {
@@ -393,12 +426,19 @@ class Session implements NodeSession {
         lastSequence,
         events: count,
       });
+      const messageId = `${id}:${name}`;
+      if (this.#present?.has(messageId) === true) {
+        metrics.duplicates.inc();
+        pending.left--;
+        continue;
+      }
       metrics.bytesPublished.inc(payload.length);
-      events.publish({ subject, payload, messageId: `${id}:${name}`, headers, lane: `${this.#nodeToken} ${subject}` }).then(
+      events.publish({ subject, payload, messageId, headers, lane: `${this.#nodeToken} ${subject}` }).then(
         ack => {
           metrics.messagesStored.inc();
           metrics.eventsStored.inc(count);
           if (ack.duplicate) metrics.duplicates.inc();
+          if (ack.sequence > (pending.output?.streamSequence ?? 0)) pending.output = { streamSequence: ack.sequence, boot, batch };
           pending.left--;
           this.#advance();
         },
@@ -414,7 +454,8 @@ class Session implements NodeSession {
     let done = 0;
     while (done < this.#pending.length && this.#pending[done]!.left === 0) {
       this.#giveBack(this.#pending[done]!.bytes);
-      this.#stored = this.#pending[done]!.cursor;
+      const { cursor, output } = this.#pending[done]!;
+      this.#stored = { ...cursor, output: output ?? this.#stored?.output };
       done++;
     }
     if (done === 0) return;
@@ -428,7 +469,7 @@ class Session implements NodeSession {
     const cursor = this.#stored;
     if (!cursor || cursor === this.#written || this.#writing || this.#abort.signal.aborted) return;
     this.#writing = this.#deps.cursors
-      .update(this.#cursorKey, cursor, this.#revision)
+      .update(this.#cursorKey, { ...cursor, synced: this.#syncedPlace(cursor) }, this.#revision)
       .then(
         revision => {
           this.#revision = revision;
@@ -441,6 +482,18 @@ class Session implements NodeSession {
         if (this.#stored !== this.#written && !this.#releasing)
           this.#writeTimer ??= setTimeout(() => this.#writeCursor(), CURSOR_INTERVAL_MS);
       });
+  }
+
+  /** The place that is surely on NATS's disk while this one is written. */
+  #syncedPlace(cursor: Cursor): EnrichedPlace {
+    const nowMs = performance.now();
+    const places = this.#places;
+    places.push({ place: placeOf(cursor), writtenAtMs: nowMs });
+    while (nowMs - places[1]!.writtenAtMs > SYNCED_AFTER_MS) {
+      places.shift();
+      this.#present = undefined;
+    }
+    return places[0]!.place;
   }
 
   /** Resolves when everything read is stored, the session ended, or it took too long. */
@@ -481,6 +534,10 @@ class Session implements NodeSession {
  */
 function digestOf(payload: Uint8Array): string {
   return hash('sha256', payload, 'hex').slice(0, 16);
+}
+
+function placeOf({ streamSequence, storedAtMs, batch, boot, lastSequence }: EnrichedPlace): EnrichedPlace {
+  return { streamSequence, storedAtMs, batch, boot, lastSequence };
 }
 
 function storedAtMs({ timeNs }: StreamMessage): number {

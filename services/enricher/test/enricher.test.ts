@@ -21,32 +21,8 @@ import { Kvm } from '@nats-io/kv';
 import { headers } from '@nats-io/nats-core';
 import { DeadLetterHeader } from '../src/node-session.ts';
 import { batchInput, rawBatch, rawHeaders, seededRandom, type RawBatch } from './batches.ts';
-import { CLUSTER, placesOf, setStage, type Audit, type Stage } from './stage.ts';
-
-const EVENTS_PER_BATCH = 50;
-
-/** Batches `from`..`to` (numbers) of a node, one after the other without a gap. */
-function batchesOf(node: string, from: number, to: number, pods: readonly string[] = []): RawBatch[] {
-  return Array.from({ length: to - from + 1 }, (_, i) =>
-    rawBatch({ node, batch: from + i, first: (from + i - 1) * EVENTS_PER_BATCH + 1, events: EVENTS_PER_BATCH, pods }),
-  );
-}
-
-function assertClean(audit: Audit, node: string, batches: number): void {
-  const found = audit.get(node);
-  assert.ok(found, `nothing of ${node}`);
-  assert.deepEqual(
-    { events: found.sequences.length, duplicates: found.duplicates, gaps: found.gaps, unordered: found.unordered, losses: found.losses },
-    { events: batches * EVENTS_PER_BATCH, duplicates: [], gaps: [], unordered: [], losses: [] },
-  );
-}
-
-/** Waits until the nodes are enriched, and asserts that of each all is there, once and in order. */
-async function assertEnriched(stage: Stage, nodes: readonly string[], batches: number): Promise<void> {
-  await stage.enriched(nodes);
-  const audit = await stage.audit();
-  for (const node of nodes) assertClean(audit, node, batches);
-}
+import { assertClean, assertEnriched, batchesOf, EVENTS_PER_BATCH } from './node-batches.ts';
+import { CLUSTER, placesOf, setStage, type Stage } from './stage.ts';
 
 /** Each node stores batches 1 to `to`, one after the other, all nodes at one time. */
 async function writeBatches(stage: Stage, nodes: readonly string[], to: number): Promise<void> {
@@ -410,7 +386,7 @@ test('RAW made anew, and a cursor somebody broke, do not stop a node', async () 
   await stage.client.publish('$KV.enrichers.cursor.node-2', 'not json');
   await stage.client.publish(
     '$KV.enrichers.cursor.node-1',
-    JSON.stringify({ streamSequence: 900, storedAtMs: Date.now(), batch: 5, boot: 'boot-1', lastSequence: 250, owner: '' }),
+    JSON.stringify({ streamSequence: 900, storedAtMs: Date.now() - 60_000, batch: 5, boot: 'boot-1', lastSequence: 250, owner: '' }),
   );
   await stage.storeBatches('node-1', batchesOf('node-1', 6, 8));
   await stage.storeBatches('node-2', batchesOf('node-2', 1, 3));

@@ -61,6 +61,12 @@ export const sensorConfig = {
   }),
   queueMaxBatches: integer({ default: 64, minimum: 1, maximum: 65_536, description: 'Batches between the reader and JavaScript.' }),
   windowBytes: integer({ default: 8 * MIB, minimum: MIB, description: 'Bytes on their way to NATS, not yet acknowledged, at most.' }),
+  keptMaxBytes: integer({
+    default: 16 * MIB,
+    minimum: 0,
+    description:
+      'Bytes of batches kept in memory for half a minute after NATS has acknowledged them, at most: they are sent again when its power failed before they were on its disk.',
+  }),
   compression: choice(['none', 'zstd'], { default: 'zstd', description: 'Of batches on RAW.' }),
   procRoot: absolutePath({ default: '/proc', description: "The host's /proc." }),
   cgroupRoot: absolutePath({

@@ -35,6 +35,7 @@ await runService('node-sensor', async ({ logger, env, signal }) => {
       folder: join(resolve(config.dataDir), 'sensor', subjectToken(node)),
       spoolMaxBytes: config.spoolMaxBytes,
       windowBytes: config.windowBytes,
+      keptMaxBytes: config.keptMaxBytes,
       reader: {
         objectFile: bpfObjectFile(config),
         pinDirectory: config.pin ? config.pinDirectory : null,

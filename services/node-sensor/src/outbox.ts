@@ -1,4 +1,4 @@
-import { LossReason, lossReasonName, type Loss } from '@tidegate/contracts';
+import { LossReason, NATS_SYNC_INTERVAL_MS, lossReasonName, type Loss } from '@tidegate/contracts';
 import { hasErrorCode, type Logger, type Publisher } from '@tidegate/runtime';
 import { openSequenceFile, type SequenceFile } from './sequence-file.ts';
 import { countKinds, rawMessage, withLosses, type RawBatch } from './raw-batch.ts';
@@ -8,6 +8,8 @@ export interface OutboxOptions {
   node: string;
   spoolFolder: string;
   spoolMaxBytes: number;
+  /** Bytes of batches that NATS has acknowledged and may not have written to its disk, kept in memory. */
+  keptMaxBytes: number;
   /** Small file with the highest number known to be in RAW. */
   acknowledgedFile: string;
   logger: Logger;
@@ -17,6 +19,8 @@ export interface OutboxOptions {
  * Brings batches to RAW in order. While NATS takes them they go straight; else through the spool, and the spool is emptied before anything
  * newer goes straight again. Whatever numbers are missing between one batch and the next (killed with batches in memory, dropped from a full
  * spool, corrupt on disk, refused by the stream) are covered by a loss event in the next batch: so there is one place that sees to it.
+ *
+ * What NATS has acknowledged is kept for KEEP_ACKNOWLEDGED_MS, since a server whose power fails loses what it had not yet written to its disk: then it is sent again.
  */
 export interface Outbox {
   readonly stats: Readonly<OutboxStats>;
@@ -26,11 +30,14 @@ export interface Outbox {
   readonly lastSpooled: number;
   /** Takes a batch of the reader, in order. */
   push(batch: RawBatch): void;
+  /** Bytes that NATS has acknowledged and may lose yet. */
+  readonly keptBytes: number;
   /**
-   * NATS is there for the first time.
-   * @param lastStored highest number RAW holds of this node; 0: none
+   * NATS is there, for the first time or after RAW has lost what it had acknowledged.
+   * @param stored highest number that RAW holds of this node; undefined: it holds none
+   * @param reported highest number that an earlier sensor reported: where RAW holds none, all up to it was stored as far as anyone can tell
    */
-  open(publisher: Publisher, lastStored: number): void;
+  open(publisher: Publisher, stored: number | undefined, reported: number): void;
   /** Publishes what it can in the time, spools the rest. */
   close(options: { drainTimeoutMs: number }): Promise<void>;
 }
@@ -47,6 +54,15 @@ export interface OutboxStats {
 
 /** Ranges dropped and not yet covered by a loss event that are told apart; beyond it neighbours are merged with what is between. */
 const MAX_RANGES = 1_024;
+
+/** Three times as long as NATS takes at most to write what it has acknowledged to its disk. */
+export const KEEP_ACKNOWLEDGED_MS = 3 * NATS_SYNC_INTERVAL_MS;
+
+/** A batch that NATS has acknowledged. */
+interface KeptBatch {
+  message: RawBatch;
+  acknowledgedAtMs: number;
+}
 
 /** Numbers known to be lost, with the reason. */
 interface LostRange {
@@ -72,8 +88,13 @@ class OrderedOutbox implements Outbox {
   #dropped: LostRange[] = [];
   /** Refused by the stream after later batches had left: goes with the next one. */
   #refused: LostRange[] = [];
-  /** Not acknowledged when the publisher was closed. */
+  /** Not acknowledged when the publisher ended. */
   #unpublished: RawBatch[] = [];
+  /** Oldest first. */
+  #kept: KeptBatch[] = [];
+  #keptBytes = 0;
+  /** Runs while something is kept. */
+  #keepTimer: NodeJS.Timeout | undefined;
   #replaying: Promise<void> = Promise.resolve();
   #isReplaying = false;
   #closing: Promise<void> | undefined;
@@ -112,9 +133,28 @@ class OrderedOutbox implements Outbox {
     this.#replay();
   }
 
-  open(publisher: Publisher, lastStored: number): void {
+  get keptBytes(): number {
+    return this.#keptBytes;
+  }
+
+  open(publisher: Publisher, stored: number | undefined, reported: number): void {
+    const acknowledged = this.#acknowledged.sequence;
+    const firstKept = this.#kept[0]?.message.firstSequence;
+    this.#accounted = stored ?? (firstKept === undefined ? Math.max(reported, acknowledged) : firstKept - 1);
+    const lost = this.#kept.map(({ message }) => message).filter(({ lastSequence }) => lastSequence > this.#accounted);
+    this.#forgetKept(this.#kept.length);
+    const resent = [...lost, ...this.#unpublished.splice(0)];
+    if (this.#accounted < acknowledged) {
+      this.#acknowledged.setBack(this.#accounted);
+      const last = Math.min(acknowledged, (resent[0]?.firstSequence ?? Infinity) - 1);
+      if (last > this.#accounted) this.#onDrop({ reason: LossReason.LOSS_REASON_NATS_LOST, first: this.#accounted + 1, last, byKind: {} });
+      this.#options.logger.error(
+        { stored: this.#accounted, acknowledged, resentBatches: lost.length, lostEvents: Math.max(0, last - this.#accounted) },
+        'RAW has lost batches that it had acknowledged: NATS lost power, or a file of it is damaged',
+      );
+    }
+    this.#spool.prepend(resent);
     this.#publisher = publisher;
-    this.#accounted = Math.max(lastStored, this.#acknowledged.sequence);
     this.#replay();
   }
 
@@ -133,6 +173,7 @@ class OrderedOutbox implements Outbox {
       await this.#replaying;
     }
     this.#spool.prepend(this.#unpublished.splice(0));
+    this.#forgetKept(this.#kept.length);
     this.#spool.close();
     this.#acknowledged.close();
   }
@@ -156,6 +197,7 @@ class OrderedOutbox implements Outbox {
       this.#isReplaying = false;
       this.#setSpooling(false);
     } catch (error) {
+      this.#isReplaying = false;
       if (!hasErrorCode(error, 'PUBLISH_CLOSED')) throw error;
     }
   }
@@ -171,12 +213,15 @@ class OrderedOutbox implements Outbox {
         this.stats.publishedEvents += message.events;
         this.stats.publishedBytes += message.payload.length;
         this.#acknowledged.advance(batch.lastSequence);
+        this.#keep(message);
         spooled?.release();
       },
       (error: unknown) => {
         if (hasErrorCode(error, 'PUBLISH_CLOSED')) {
-          if (spooled?.isOnDisk !== true) this.#unpublished.push(message);
-          return;
+          // At its end a sensor leaves on disk what is there.
+          if (this.#closing && spooled?.isOnDisk === true) return;
+          this.#unpublished.push(message);
+          return spooled?.release();
         }
         this.#options.logger.error(
           { err: error, firstSequence: message.firstSequence, lastSequence: message.lastSequence },
@@ -194,6 +239,34 @@ class OrderedOutbox implements Outbox {
         spooled?.release();
       },
     );
+  }
+
+  #keep(message: RawBatch): void {
+    this.#kept.push({ message, acknowledgedAtMs: performance.now() });
+    this.#keptBytes += message.payload.length;
+    this.#trimKept();
+    this.#keepTimer ??= setInterval(() => this.#trimKept(), KEEP_ACKNOWLEDGED_MS).unref();
+  }
+
+  #trimKept(): void {
+    const oldestMs = performance.now() - KEEP_ACKNOWLEDGED_MS;
+    // While NATS is away, nothing shows that it had the time.
+    const mayForget = this.#publisher?.stats.flowing === true;
+    let bytes = this.#keptBytes;
+    let count = 0;
+    for (const { message, acknowledgedAtMs } of this.#kept) {
+      if (bytes <= this.#options.keptMaxBytes && !(mayForget && acknowledgedAtMs < oldestMs)) break;
+      bytes -= message.payload.length;
+      count++;
+    }
+    if (count > 0) this.#forgetKept(count);
+  }
+
+  #forgetKept(count: number): void {
+    for (const { message } of this.#kept.splice(0, count)) this.#keptBytes -= message.payload.length;
+    if (this.#kept.length > 0) return;
+    clearInterval(this.#keepTimer);
+    this.#keepTimer = undefined;
   }
 
   /** Loss events for what is missing before this batch, and for what the stream refused meanwhile. */

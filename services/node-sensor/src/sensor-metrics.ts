@@ -47,6 +47,7 @@ export function registerMetrics(metrics: Metrics, { outbox, counters, publisher 
   observedCounter('batches_published', 'Batches stored in RAW.', () => outbox.stats.publishedBatches);
   observedCounter('events_published', 'Events stored in RAW.', () => outbox.stats.publishedEvents);
   observedCounter('payload_published_bytes', 'Bytes stored in RAW.', () => outbox.stats.publishedBytes);
+  gauge('kept_bytes', 'Bytes that NATS has acknowledged and may not have on its disk yet.', { read: () => outbox.keptBytes });
   observedCounter('batches_resent', 'Batches sent again after a lost connection or ack.', () => publisher()?.resent ?? 0);
   gauge('window_bytes', 'Bytes sent and not acknowledged.', { read: () => publisher()?.pendingBytes ?? 0 });
   observedCounters('lost_events', 'Events lost after the kernel gave them out.', 'reason', () => outbox.stats.lost);

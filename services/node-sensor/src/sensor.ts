@@ -45,6 +45,8 @@ export interface SensorDependencies {
   /** Folder for state and spool; made when missing. */
   folder: string;
   spoolMaxBytes: number;
+  /** Of batches that NATS has acknowledged and may not have written to its disk. */
+  keptMaxBytes: number;
   windowBytes: number;
   /** What the reader is given beyond what the sensor knows itself. */
   reader: Pick<
@@ -137,6 +139,7 @@ class NodeSensor implements Sensor {
       node: deps.node,
       spoolFolder: join(deps.folder, 'spool'),
       spoolMaxBytes: deps.spoolMaxBytes,
+      keptMaxBytes: deps.keptMaxBytes,
       acknowledgedFile: join(deps.folder, 'acknowledged'),
       logger: deps.logger,
     });
@@ -210,27 +213,40 @@ class NodeSensor implements Sensor {
     }
   }
 
-  /** @param reported by an earlier sensor of this node; where RAW has forgotten all of it, it was stored as far as anyone can tell */
+  /** @param reported highest number that an earlier sensor of this node reported */
   async #openOutbox(state: SensorState | null, reported: number): Promise<void> {
-    const { node, logger, windowBytes, reader } = this.#deps;
+    const { node, logger, reader } = this.#deps;
     const isMissingSome = state !== null && state.nextSequence - 1 > this.#outbox.acknowledged;
-    const readTail = isMissingSome ? readSettledRawTail : readRawTail;
-    const tail = await this.#ask(({ nc }) => readTail(nc, node));
-    const { nc } = this.#link!;
-    this.#publisher = createPublisher(nc, {
-      stream: STREAMS.raw.name,
-      windowBytes,
-      logger,
-      lastStoredMessageId: async () => (await readRawTail(nc, node))?.messageId,
-    });
-    this.#outbox.open(this.#publisher, tail?.lastSequence ?? reported);
+    await this.#openPublisher(isMissingSome ? readSettledRawTail : readRawTail, reported);
     if (this.#stop.signal.aborted) return;
-    this.#pace = followPace(nc, {
+    this.#pace = followPace(this.#link!.nc, {
       node,
       lingerMs: reader.lingerMs,
       setLinger: milliseconds => this.#reader!.setLinger(milliseconds),
       logger,
     });
+  }
+
+  async #openPublisher(readTail: typeof readRawTail, reported: number): Promise<void> {
+    const { node, logger, windowBytes } = this.#deps;
+    let tail = await this.#ask(({ nc }) => readTail(nc, node));
+    // What answers may be behind the stream's leader.
+    if (tail && tail.lastSequence < this.#outbox.acknowledged) tail = await this.#ask(({ nc }) => readSettledRawTail(nc, node));
+    const { nc } = this.#link!;
+    this.#publisher = createPublisher(nc, {
+      stream: STREAMS.raw.name,
+      windowBytes,
+      logger,
+      own: {
+        lastStoredMessageId: async () => (await readRawTail(nc, node))?.messageId,
+        onSetBack: () => {
+          this.#opening = this.#openPublisher(readSettledRawTail, reported).catch((error: unknown) => {
+            if (!this.#stop.signal.aborted) throw error;
+          });
+        },
+      },
+    });
+    this.#outbox.open(this.#publisher, tail?.lastSequence, reported);
   }
 
   async #connect(signal: AbortSignal): Promise<Link> {

@@ -2,10 +2,12 @@ import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from 'node:fs
 import { dirname } from 'node:path';
 import type { Logger } from '@tidegate/runtime';
 
-/** A file that holds one number, which only grows: the highest that RAW is known to have. */
+/** A file that holds one number: the highest that RAW is known to have. */
 export interface SequenceFile {
   readonly sequence: number;
   advance(sequence: number): void;
+  /** RAW has lost what is above. */
+  setBack(sequence: number): void;
   close(): void;
 }
 
@@ -35,6 +37,10 @@ export function openSequenceFile(path: string, logger: Logger): SequenceFile {
     },
     advance(to) {
       if (to <= sequence) return;
+      sequence = to;
+      write();
+    },
+    setBack(to) {
       sequence = to;
       write();
     },
