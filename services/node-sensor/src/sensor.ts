@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -92,11 +92,12 @@ const DRAIN_TIMEOUT_MS = 10_000;
 /** How often a change is looked for. */
 const STATUS_CHECK_MS = 1_000;
 const BOOT_BYTES = 8;
+const BOOT_ID = 'sys/kernel/random/boot_id';
 const KUBELET_CGROUPS = ['kubepods', 'kubepods.slice'];
 
 /**
- * Starts reading the kernel at once and NATS when it is there. Only a sensor that remembers nothing of an earlier run waits for NATS first:
- * RAW may know numbers it must not give out again.
+ * Starts reading the kernel at once and NATS when it is there. Only a sensor that remembers nothing of an earlier run, or not surely all of it since the machine was
+ * started anew, waits for NATS first: RAW may know numbers it must not give out again.
  */
 export async function createSensor(dependencies: SensorDependencies, signal?: AbortSignal): Promise<Sensor> {
   const sensor = new NodeSensor(dependencies);
@@ -154,8 +155,10 @@ class NodeSensor implements Sensor {
     signal?.addEventListener('abort', () => this.#stop.abort(), { once: true });
     const state = readState(this.#stateFile);
     let reported = 0;
-    if (state === null) {
-      this.#deps.logger.info('first start on this node: asking NATS which numbers were given out before');
+    const { procRoot } = this.#deps.reader;
+    // A machine whose power failed may have lost what the state file said last.
+    if (state?.kernelBoot !== readFileSync(join(procRoot, BOOT_ID), 'utf8').trim()) {
+      this.#deps.logger.info('first start since the machine was started: asking NATS which numbers were given out before');
       const tail = await this.#ask(({ nc }) => readRawTail(nc, this.#deps.node));
       // They outlive RAW, which forgets: what the last sensor of this name reported, and what was kept when its node left.
       const status = await this.#ask(({ statuses }) => statuses.get(nodeKey(this.#deps.node)));

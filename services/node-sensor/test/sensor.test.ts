@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import type { ChildProcess } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
+import { execFileSync, type ChildProcess } from 'node:child_process';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
-import { copyFileSync, existsSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
+import { copyFileSync, cpSync, existsSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'node:test';
@@ -253,6 +253,29 @@ test('a lost folder and a RAW that has forgotten: numbers go on where they were,
   await runOnce(bench, 'second', { TIDEGATE_DATA_DIR: bench.host.folder() });
   const { batches, lost } = await auditRaw(bench.nc, NODE, last + 1);
   assert.deepEqual(stormExecs(batches, 'second'), upTo(20));
+  assert.deepEqual(lost, {});
+});
+
+test('a machine that lost power remembers older numbers than RAW: none is given out twice', { skip }, async () => {
+  await using bench = await createBench();
+  const { host, nc } = bench;
+  const [folder, asOnDisk, procRoot] = [host.folder(), join(host.folder(), 'state'), host.folder()];
+  const bootId = join(host.folder(), 'boot-id');
+  writeFileSync(bootId, randomUUID());
+  execFileSync('mount', ['-t', 'proc', 'proc', procRoot]);
+  host.defer(() => void execFileSync('umount', ['--recursive', procRoot]));
+  execFileSync('mount', ['--bind', bootId, join(procRoot, 'sys/kernel/random/boot_id')]);
+  const env = { TIDEGATE_DATA_DIR: folder, TIDEGATE_PROC_ROOT: procRoot };
+  await runOnce(bench, 'first', env);
+  cpSync(folder, asOnDisk, { recursive: true });
+  await runOnce(bench, 'second', env);
+  rmSync(folder, { recursive: true });
+  cpSync(asOnDisk, folder, { recursive: true });
+  writeFileSync(bootId, randomUUID());
+  await runOnce(bench, 'third', env);
+  const { present, lost } = await auditRaw(nc, NODE);
+  // A program is an exec and an exit; nobody watched in between, twice.
+  assert.equal(present.size, 3 * 2 * 20 + 2);
   assert.deepEqual(lost, {});
 });
 
