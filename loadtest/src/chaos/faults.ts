@@ -146,6 +146,19 @@ export function diskFull(server: ServerMember, lastsMs: number): Fault {
   };
 }
 
+/** What they had acknowledged and not yet written to their disks is gone. */
+export function powerCut(servers: readonly ServerMember[], lastsMs: number): Fault {
+  return {
+    what: `cut the power of ${namesOf(servers)}`,
+    lastsMs,
+    async begin() {
+      await Promise.all(servers.map(server => server.kill()));
+      for (const { disk } of servers) disk.cutPower();
+      return () => startAll(servers);
+    },
+  };
+}
+
 /** Fellows that are started, and stopped in order. */
 export function joined(members: readonly Member[], lastsMs: number): Fault {
   return changed('come and go', members, lastsMs, startAll, stopAll);
@@ -189,6 +202,8 @@ const FAULTS: readonly Draw[] = [
   (random, stage) => networkCut(pick(random, membersOf(stage)), duration(random)),
   (random, stage) => networkSlow(pick(random, membersOf(stage)), duration(random)),
   (random, stage) => diskFull(pick(random, stage.servers), duration(random)),
+  (random, stage) => powerCut([pick(random, stage.servers)], duration(random)),
+  (random, stage) => powerCut(stage.servers, duration(random)),
   (random, stage) =>
     joined(
       stage.services.filter(({ isSpare }) => isSpare),

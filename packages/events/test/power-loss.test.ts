@@ -12,7 +12,7 @@ const exec = (sequence: number) => batchOf('exec', [{ sequence }]);
 
 test('EVENTS loses its end when NATS loses power: who had read it misses nothing of what takes its place', { skip }, async () => {
   await using host = createHost();
-  const disk = host.blockDisk();
+  const disk = host.disk();
   await using fixture = await startFixture('new', { storeDir: disk.folder });
   const { js, events, server } = fixture;
   const position = () => events.position('test');

@@ -1,4 +1,4 @@
-import { execFileSync, spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
+import { execFileSync, spawn, spawnSync, type ChildProcess, type SpawnOptions } from 'node:child_process';
 import { mkdtempSync, rmSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,10 +12,8 @@ export interface Host {
   folder(): string;
   /** A new folder that is a bpffs of its own, whether the machine has one mounted or not. Needs root. */
   bpffs(): string;
-  /** A new folder that is a file system of its own in memory, and may be made as small as what it holds. Needs root. */
+  /** A new folder that is a file system of its own, on a block device. Needs root, mkfs.ext4 and perl. */
   disk(): TestDisk;
-  /** A new folder that is a file system on a block device, whose power may be cut. Needs root, mkfs.ext4 and perl. */
-  blockDisk(): TestBlockDisk;
   /** A child process; killed when it still runs at the end. */
   spawn(command: string, args: readonly string[], options?: SpawnOptions): ChildProcess;
   /** Anything else to undo. */
@@ -29,24 +27,18 @@ export interface TestDisk {
   fill(): void;
   /** There is room again. */
   free(): void;
-}
-
-/** Linux's page cache and the disk behind it: what was not written down is gone when the power is. */
-export interface TestBlockDisk {
-  readonly folder: string;
   /** Everything that was written until now is on the disk. */
   sync(): void;
-  /** What has not reached the disk is gone, as after a reset. Whoever used it must have been killed. */
+  /** What was written and has not reached the disk is gone, as after a reset. Whoever used it must have been killed. */
   cutPower(): void;
 }
 
-const DISK_SIZE = '8g';
-/** More than the streams may take; of it, only what is written takes room. */
-const BLOCK_DISK_SIZE = '64G';
-const BLOCK_DISK_FILES = '8192';
+/** More than streams may take; of it, only what is written takes room. */
+const DISK_SIZE = '64G';
+const MAKE_FILE_SYSTEM = ['-q', '-m', '0', '-N', '8192', '-J', 'size=16'];
+const FILL_TRIES = 20;
 /** EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH, of Linux's fs/ext4/ext4.h. */
 const SHUT_DOWN_EXT4 = `sysopen(my $folder, $ARGV[0], 0) or die $!; my $flags = pack('L', 2); ioctl($folder, 0x8004587d, $flags) or die $!`;
-const FILL_TRIES = 20;
 
 export function createHost(): Host {
   const undos: (() => void | Promise<void>)[] = [];
@@ -65,42 +57,33 @@ export function createHost(): Host {
       return mounted;
     },
     disk() {
+      const image = join(folder(), 'disk');
       const mounted = folder();
-      const resize = (size: string) =>
-        void execFileSync('mount', ['-o', `remount,size=${size}`, mounted], { stdio: ['ignore', 'ignore', 'pipe'] });
-      execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK_SIZE}`, 'tidegate-test', mounted]);
-      undos.push(() => void execFileSync('umount', [mounted]));
+      execFileSync('truncate', ['--size', DISK_SIZE, image]);
+      execFileSync('mkfs.ext4', [...MAKE_FILE_SYSTEM, image]);
+      const mount = () => void execFileSync('mount', ['-o', 'loop', image, mounted]);
+      mount();
+      undos.push(() => void execFileSync('umount', ['--lazy', mounted]));
+      const fillers: string[] = [];
       return {
         folder: mounted,
         fill() {
-          for (let tries = 1; ; tries++) {
-            const { bsize, blocks, bfree } = statfsSync(mounted);
-            try {
-              return resize(String((blocks - bfree) * bsize));
-            } catch (error) {
-              // The kernel refuses less than there is, and somebody wrote in between.
-              if (tries === FILL_TRIES) throw error;
-            }
+          for (let tries = 0; tries < FILL_TRIES; tries++) {
+            const { bsize, bavail } = statfsSync(mounted);
+            if (bavail === 0) return;
+            const filler = join(mounted, `.filler-${tries}`);
+            fillers.push(filler);
+            // Fails where somebody wrote in between, or the map of so much takes some of it.
+            spawnSync('fallocate', ['--length', String(bavail * bsize), filler]);
           }
         },
-        free: () => resize(DISK_SIZE),
-      };
-    },
-    blockDisk() {
-      const image = join(folder(), 'disk');
-      const mounted = folder();
-      execFileSync('truncate', ['--size', BLOCK_DISK_SIZE, image]);
-      execFileSync('mkfs.ext4', ['-q', '-N', BLOCK_DISK_FILES, '-J', 'size=16', image]);
-      const mount = () => void execFileSync('mount', ['-o', 'loop', image, mounted]);
-      const unmount = () => void execFileSync('umount', [mounted]);
-      mount();
-      undos.push(unmount);
-      return {
-        folder: mounted,
+        free() {
+          for (const filler of fillers.splice(0)) rmSync(filler, { force: true });
+        },
         sync: () => void execFileSync('sync', ['--file-system', mounted]),
         cutPower() {
           execFileSync('perl', ['-e', SHUT_DOWN_EXT4, mounted]);
-          unmount();
+          execFileSync('umount', [mounted]);
           mount();
         },
       };

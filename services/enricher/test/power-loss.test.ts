@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { BUCKETS, rawSubject, STREAMS } from '@tidegate/contracts';
-import { createHost, waitFor, type TestBlockDisk } from '@tidegate/testkit';
+import { createHost, waitFor, type TestDisk } from '@tidegate/testkit';
 import { assertEnriched, batchesOf } from './node-batches.ts';
 import { setStage, type Stage } from './stage.ts';
 
@@ -28,7 +28,7 @@ async function sendAgain({ manager, storeBatches }: Stage): Promise<number> {
   return stored;
 }
 
-function syncStream({ folder }: TestBlockDisk, stream: string): void {
+function syncStream({ folder }: TestDisk, stream: string): void {
   execFileSync('find', [join(folder, 'jetstream/$G/streams', stream), '-exec', 'sync', '{}', '+']);
 }
 
@@ -36,7 +36,7 @@ for (const [written, survivor] of CASES) {
   const title = written.length === 0 ? 'with all that was new' : `that had written ${written.join(' and ')} alone`;
   test(`NATS loses power ${title}: ${survivor} stores every event, once and in order`, { skip }, async () => {
     await using host = createHost();
-    const disk = host.blockDisk();
+    const disk = host.disk();
     await using stage = await setStage({ storeDir: disk.folder });
     await stage.announceNode(NODE);
     const enricher = await stage.enricher('a');

@@ -115,7 +115,7 @@ test('nats-server killed and restarted in between: every number once, in order',
 
 /** A nats-server on a disk of its own that has written the streams down, and how its power is cut. */
 async function startOnDisk(host: Host) {
-  const disk = host.blockDisk();
+  const disk = host.disk();
   const raw = await startRaw({ storeDir: disk.folder });
   host.defer(() => raw[Symbol.asyncDispose]());
   return {
