@@ -94,12 +94,15 @@ uint32_t Batch::add_container(uint64_t cgroup_id) {
 }
 
 void Batch::count_event(uint64_t first_sequence, uint64_t last_sequence, uint64_t now_ns) {
-  if (events_++ == 0) {
-    opened_ns_ = now_ns;
-    first_sequence_ = first_sequence;
+  if (events_++ == 0) opened_ns_ = now_ns;
+  const size_t end = event_bytes_.size();
+  if (parts_.empty() || end - parts_.back().begin > part_max_bytes_) {
+    parts_.push_back({parts_.empty() ? 0 : parts_.back().end, end, 0, first_sequence, last_sequence});
   }
-  first_sequence_ = std::min(first_sequence_, first_sequence);
-  last_sequence_ = last_sequence;
+  Part& part = parts_.back();
+  part.end = end;
+  part.events++;
+  part.last_sequence = last_sequence;
 }
 
 Batch::Mark Batch::mark() {
@@ -120,33 +123,38 @@ void Batch::rollback(const Mark& mark) {
   last_process_ = mark.last_process;
 }
 
-std::unique_ptr<SealedBatch> Batch::seal(uint64_t number, int64_t wall_offset_ns) {
+std::unique_ptr<SealedBatch> Batch::encode(size_t first_part, size_t parts, uint64_t number, int64_t wall_offset_ns) const {
+  const Part &first = parts_[first_part], &last = parts_[first_part + parts - 1];
   ProtobufWriter head;
   head.bytes(field::EventBatch::NODE, node_);
   head.bytes(field::EventBatch::BOOT, boot_);
   head.varint(field::EventBatch::BATCH, number);
   head.varint(field::EventBatch::WALL_OFFSET_NS, static_cast<uint64_t>(wall_offset_ns));
 
+  const std::string_view events = event_bytes_.view().substr(first.begin, last.end - first.begin);
   auto sealed = std::make_unique<SealedBatch>();
-  sealed->size = head.size() + size();
+  sealed->size = head.size() + tables_size() + events.size();
   sealed->plain_size = sealed->size;
   sealed->payload.reset(new uint8_t[sealed->size]);
   uint8_t* at = sealed->payload.get();
-  for (const ProtobufWriter* part : {&head, &container_bytes_, &process_bytes_, &event_bytes_}) {
-    at = std::copy(part->view().begin(), part->view().end(), at);
+  for (const std::string_view bytes : {head.view(), container_bytes_.view(), process_bytes_.view(), events}) {
+    at = std::copy(bytes.begin(), bytes.end(), at);
   }
   sealed->number = number;
-  sealed->events = events_;
-  sealed->first_sequence = first_sequence_;
-  sealed->last_sequence = last_sequence_;
+  for (size_t part = first_part; part < first_part + parts; part++) sealed->events += parts_[part].events;
+  sealed->first_sequence = first.first_sequence;
+  sealed->last_sequence = last.last_sequence;
+  return sealed;
+}
 
+void Batch::clear() {
   container_bytes_.clear();
   process_bytes_.clear();
   event_bytes_.clear();
+  parts_.clear();
   stamp_++;
   events_ = 0;
   last_process_ = last_container_ = 0;
-  return sealed;
 }
 
 Compressor::Compressor() : context_(ZSTD_createCCtx()) {

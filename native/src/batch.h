@@ -32,8 +32,8 @@ class Batch {
   static constexpr size_t ANCESTORS_MAX = 32;
   static constexpr size_t ANCESTORS_MAX_BYTES = 32 * 1024;
 
-  Batch(std::string node, std::string boot, ProcessTable& processes, CgroupTable& cgroups)
-      : node_(std::move(node)), boot_(std::move(boot)), processes_(processes), cgroups_(cgroups) {}
+  Batch(std::string node, std::string boot, size_t part_max_bytes, ProcessTable& processes, CgroupTable& cgroups)
+      : node_(std::move(node)), boot_(std::move(boot)), part_max_bytes_(part_max_bytes), processes_(processes), cgroups_(cgroups) {}
 
   bool empty() const { return events_ == 0; }
   size_t events_count() const { return events_; }
@@ -52,7 +52,7 @@ class Batch {
   ProtobufWriter& events() { return event_bytes_; }
   void count_event(uint64_t first_sequence, uint64_t last_sequence, uint64_t now_ns);
 
-  // Forgets whatever was added since mark(), when it made the batch too large.
+  // Forgets whatever was added since mark() and not counted, when it made the batch too large.
   struct Mark {
     size_t containers, processes, events;
     uint32_t last_container, last_process;
@@ -60,14 +60,25 @@ class Batch {
   Mark mark();
   void rollback(const Mark& mark);
 
-  // The encoded batch; this one is empty again.
-  std::unique_ptr<SealedBatch> seal(uint64_t number, int64_t wall_offset_ns);
+  // Its events in parts of part_max_bytes at most, or of a single event.
+  size_t parts() const { return parts_.size(); }
+  // The events of so many parts, and all tables: a batch by itself.
+  std::unique_ptr<SealedBatch> encode(size_t first_part, size_t parts, uint64_t number, int64_t wall_offset_ns) const;
+  // Begins the next batch.
+  void clear();
 
  private:
+  struct Part {
+    size_t begin, end;  // of its bytes
+    uint64_t events;
+    uint64_t first_sequence, last_sequence;
+  };
+
   uint32_t add_container(uint64_t cgroup_id);
   void encode_process(Process& process, uint32_t parent_id, bool cut, std::string_view image);
 
   const std::string node_, boot_;
+  const size_t part_max_bytes_;
   ProcessTable& processes_;
   CgroupTable& cgroups_;
   ProtobufWriter container_bytes_, process_bytes_, event_bytes_;
@@ -77,7 +88,7 @@ class Batch {
   uint64_t stamp_ = 1;  // differs from batch to batch: nothing needs unmarking when one is sealed
   uint64_t opened_ns_ = 0;
   uint64_t events_ = 0;
-  uint64_t first_sequence_ = 0, last_sequence_ = 0;
+  std::vector<Part> parts_;
   uint32_t last_process_ = 0, last_container_ = 0;
 };
 

@@ -41,8 +41,17 @@ constexpr size_t HELD_SHARE = 2;
 // Events that come fast from many processes make batches of tables. Such a batch stays open for longer, so that each process in it
 // has more events. With 1,000 processes and as many subjects that makes the pipeline ten times faster.
 constexpr size_t CROWDED_EVENTS = 256;
-constexpr size_t CROWDED_TABLES_SHARE = 4;
+constexpr size_t CROWDED_TABLES_SHARE = 16;
 constexpr uint64_t CROWDED_LINGER_NS = 24'000'000;
+// What a message may hold is compressed, to a quarter and less where events come in masses: so a batch may grow to several times that size, as far as
+// the one before compressed, which with 1,000 subjects saves the enricher and nats-server three of four messages. Its tables stay small enough that it
+// can be cut in parts that each have all of them, should it compress worse.
+constexpr size_t GROWTH_MAX = 4;
+constexpr double GROWTH_RESERVE = 0.85;
+constexpr size_t GROWN_TABLES_SHARE = 2;
+constexpr size_t PART_SHARE = 4;
+// Half of what the enricher takes.
+constexpr size_t GROWN_EVENTS_MAX = 1 << 17;
 // Ended processes in a line that are taken from the kernel's memory of who forked whom.
 constexpr size_t ORPHANS_MAX = 64;
 
@@ -78,7 +87,7 @@ Reader::Reader(ReaderOptions options)
                  const Process* const process = processes_.find_pid(pid);
                  return process == nullptr ? 0 : process->cgroup_id;
                }),
-      batch_(options_.node, options_.boot, processes_, cgroups_),
+      batch_(options_.node, options_.boot, options_.batch_max_bytes / PART_SHARE, processes_, cgroups_),
       linger_ns_(options_.linger_ns),
       wake_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (wake_fd_ < 0) throw std::system_error(errno, std::generic_category(), "eventfd");
@@ -382,12 +391,20 @@ void Reader::append(const tg_header& record, Process* process, std::string_view 
     const size_t body = out.open(field::EventBatch::EVENTS);
     encode_event(out, record, process_id, state_.next_sequence);
     out.close(body);
-    if (alone || batch_.size() + LOSS_EVENT_MAX_BYTES <= options_.batch_max_bytes) break;
+    if (alone || has_room()) break;
     batch_.rollback(mark);
     seal();
   }
   batch_.count_event(state_.next_sequence, state_.next_sequence, now_ns_);
   state_.next_sequence++;
+}
+
+// For a loss event, behind what is in the batch.
+bool Reader::has_room() const {
+  const size_t size = batch_.size() + LOSS_EVENT_MAX_BYTES;
+  if (size <= options_.batch_max_bytes) return true;
+  return size <= grown_max_bytes_ && batch_.events_count() < GROWN_EVENTS_MAX &&
+         batch_.tables_size() <= options_.batch_max_bytes / GROWN_TABLES_SHARE;
 }
 
 // take_numbers: the lost events get the next numbers; else the loss says which numbers it is about, if any.
@@ -428,20 +445,40 @@ void Reader::collect_losses() {
 
 void Reader::seal() {
   collect_losses();
-  std::unique_ptr<SealedBatch> sealed = batch_.seal(++state_.last_batch, wall_offset_ns());
+  std::vector<std::unique_ptr<SealedBatch>> sealed;
+  encode(0, batch_.parts(), sealed);
+  batch_.clear();
   urgent_ = false;
-  if (compressor_) compressor_->compress(*sealed);
+  // First the numbers are given out for good, then the records go: killed in between, the sensor reads them again under new numbers, and the
+  // old ones count as lost. The other way round events could go without a trace.
+  state_.last_batch += sealed.size();
+  state_.last_ktime_ns = ktime_ns();
+  state_file_->store(state_);
+  release_rings();
+  for (std::unique_ptr<SealedBatch>& each : sealed) deliver(std::move(each));
+}
+
+// As one batch, or where that compresses too badly for a message, in halves.
+void Reader::encode(size_t first_part, size_t parts, std::vector<std::unique_ptr<SealedBatch>>& sealed) {
+  std::unique_ptr<SealedBatch> batch = batch_.encode(first_part, parts, state_.last_batch + 1 + sealed.size(), wall_offset_ns());
+  if (compressor_) compressor_->compress(*batch);
+  const double fits = GROWTH_RESERVE * options_.batch_max_bytes * batch->plain_size / batch->size;
+  grown_max_bytes_ = std::min(static_cast<size_t>(fits), GROWTH_MAX * options_.batch_max_bytes);
+  if (batch->size <= options_.batch_max_bytes || parts == 1) {
+    sealed.push_back(std::move(batch));
+    return;
+  }
+  encode(first_part, parts / 2, sealed);
+  encode(first_part + parts / 2, parts - parts / 2, sealed);
+}
+
+void Reader::deliver(std::unique_ptr<SealedBatch> sealed) {
   counters_.events.fetch_add(sealed->events, std::memory_order_relaxed);
   counters_.batches.fetch_add(1, std::memory_order_relaxed);
   counters_.bytes.fetch_add(sealed->size, std::memory_order_relaxed);
   counters_.plain_bytes.fetch_add(sealed->plain_size, std::memory_order_relaxed);
   counters_.last_sequence.store(sealed->last_sequence, std::memory_order_relaxed);
-  // First the numbers are given out for good, then the records go: killed in between, the sensor reads them again under new numbers, and the
-  // old ones count as lost. The other way round events could go without a trace.
-  state_.last_ktime_ns = ktime_ns();
-  state_file_->store(state_);
-  release_rings();
-  if (!deliver_(std::move(sealed))) abandoned_ = true;
+  if (!abandoned_ && !deliver_(std::move(sealed))) abandoned_ = true;
 }
 
 void Reader::release_rings() {

@@ -95,7 +95,10 @@ class Reader {
   void append_loss(Loss loss, bool take_numbers);
   void collect_losses();
   void report_gap();
+  bool has_room() const;
   void seal();
+  void encode(size_t first_part, size_t parts, std::vector<std::unique_ptr<SealedBatch>>& sealed);
+  void deliver(std::unique_ptr<SealedBatch> sealed);
   void release_rings();
 
   Process& resolve(const ProcessKey& key, const tg_header* record);
@@ -129,6 +132,7 @@ class Reader {
   std::optional<Compressor> compressor_;
   ProtobufWriter scratch_;
   Deliver deliver_;
+  size_t grown_max_bytes_ = 0;  // of a batch, not compressed, that is expected to fit a message
   std::atomic<uint64_t> linger_ns_;
   bool urgent_ = false;  // the open batch holds what must not wait
   bool abandoned_ = false;

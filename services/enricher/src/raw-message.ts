@@ -63,7 +63,7 @@ export interface SequenceRange {
 /** It becomes part of message ids. */
 const BOOT_PATTERN = /^[\x21-\x7e]{1,128}$/;
 
-/** A batch of 1 MiB never unpacks to more; what does was made to fill memory. */
+/** Twice what a sensor packs into a message of 1 MiB; what unpacks to more was made to fill memory. */
 const MAX_DECODED_BYTES = 8 * 1024 * 1024;
 
 /** The sequence numbers a message says it accounts for; undefined when the header is not readable. */

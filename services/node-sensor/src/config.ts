@@ -51,7 +51,8 @@ export const sensorConfig = {
     default: 1_000_000,
     minimum: 4096,
     maximum: MIB,
-    description: "Batches are sealed before they grow over this. With headers below a nats-server's default limit of 1 MiB.",
+    description:
+      "Bytes of a batch in a message at most: with headers below a nats-server's default limit of 1 MiB. Before they are compressed they may be four times as many.",
   }),
   lingerMs: integer({
     default: 100,

@@ -1,4 +1,4 @@
-import { zstdDecompressSync } from 'node:zlib';
+import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 import {
   BatchField,
   EventField,
@@ -14,6 +14,9 @@ import {
   type Loss,
 } from '@tidegate/contracts';
 import type { PublishMessage } from '@tidegate/runtime';
+
+/** As the reader compresses. */
+const COMPRESSION = { params: { [constants.ZSTD_c_compressionLevel]: 1 } };
 
 /** A batch on its way to RAW. */
 export interface RawBatch {
@@ -46,17 +49,23 @@ export function plainBatch(batch: RawBatch): RawBatch {
   return batch.encoding === 'none' ? batch : { ...batch, encoding: 'none', payload: zstdDecompressSync(batch.payload) };
 }
 
+/** The batch with this in place of what it holds, compressed if it was: not compressed it may be several times as large as a message can be. */
+export function repacked(batch: RawBatch, payload: Uint8Array): RawBatch {
+  const plain = Buffer.from(payload.buffer, payload.byteOffset, payload.length);
+  return { ...batch, payload: batch.encoding === 'zstd' ? zstdCompressSync(plain, COMPRESSION) : plain };
+}
+
 /**
  * The batch with loss events without a number of their own added, which is to append: encoded messages that follow one another are one
  * message. Losses right before its first number widen its range.
  */
 export function withLosses(batch: RawBatch, losses: readonly Loss[]): RawBatch {
   if (losses.length === 0) return batch;
-  const plain = plainBatch(batch);
+  const { payload } = plainBatch(batch);
   const added = encodeBatch({ events: losses.map(loss => ({ kind: Kind.KIND_LOSS, loss })) });
   let firstSequence = batch.firstSequence;
   for (const loss of losses.toReversed()) if (loss.lastSequence === firstSequence - 1) firstSequence = loss.firstSequence ?? firstSequence;
-  return { ...plain, firstSequence, events: batch.events + losses.length, payload: Buffer.concat([plain.payload, added]) };
+  return { ...repacked(batch, Buffer.concat([payload, added])), firstSequence, events: batch.events + losses.length };
 }
 
 /** How many events of each kind the batch holds; throws BatchError when it is none. */

@@ -2,7 +2,7 @@ import { closeSync, fstatSync, ftruncateSync, mkdirSync, openSync, readSync, rea
 import { join } from 'node:path';
 import { BatchError, thinBatch } from '@tidegate/contracts';
 import type { Logger } from '@tidegate/runtime';
-import { countKinds, plainBatch, type RawBatch } from './raw-batch.ts';
+import { countKinds, plainBatch, repacked, type RawBatch } from './raw-batch.ts';
 import { PREFIX_BYTES, decodeEntry, decodeHead, decodePrefix, encodeEntry } from './spool-entry.ts';
 
 export interface SpoolOptions {
@@ -368,9 +368,8 @@ function newSegment(path: string, fd: number): Segment {
 function thinEntry(batch: RawBatch | undefined): { entry: Buffer; dropped: number } | undefined {
   if (!batch) return undefined;
   try {
-    const plain = plainBatch(batch);
-    const { payload, events, dropped } = thinBatch(plain.payload);
-    return { entry: encodeEntry({ ...plain, events, payload: Buffer.from(payload.buffer, payload.byteOffset, payload.length) }), dropped };
+    const { payload, events, dropped } = thinBatch(plainBatch(batch).payload);
+    return { entry: encodeEntry({ ...repacked(batch, payload), events }), dropped };
   } catch (error) {
     if (error instanceof BatchError) return undefined;
     throw error;

@@ -279,6 +279,18 @@ test('a batch the server can never take is covered by a loss event in a later on
   assert.deepEqual((await auditRaw(raw.nc, NODE)).lost, { rejected: 10 });
 });
 
+test('a compressed batch that is larger than a message takes a loss event along', async () => {
+  await using host = createHost();
+  await using raw = await startRaw({ config: { max_payload: 64 * 1024 } });
+  const outbox = openOutbox(host.folder());
+  await attach(host, outbox, raw.server);
+  const [first, behindGap] = [...makeBatches(1), ...makeBatches(1, { first: 21, batch: 3, padding: 20_000, encoding: 'zstd' })];
+  for (const batch of [first!, behindGap!]) outbox.push(batch);
+  await waitFor(() => outbox.acknowledged === 30, { what: 'both to be stored' });
+  await outbox.close({ drainTimeoutMs: 5_000 });
+  assert.deepEqual((await auditRaw(raw.nc, NODE)).lost, { sensor_restart: 10 });
+});
+
 test('a node without messages in RAW has no tail, and a stream that is not there is an error', async () => {
   await using host = createHost();
   await using server = await startNatsServer();
