@@ -16,6 +16,7 @@ import {
   LossReason,
   encodeBatch,
   type EventJson,
+  type SensorStatus,
 } from '@tidegate/contracts';
 import {
   createBuckets,
@@ -433,6 +434,34 @@ test('node: lists nodes, removes one that is silent, and says why it does not re
 
 test('status tells how many hours the configured bytes hold', () => {
   assert.equal(holdsText(16 * 1024 ** 3, 40 * 3_600), 'at this rate 16.0 GiB hold 40 h, 1 GiB 2.5 h');
+  assert.equal(holdsText(16 * 1024 ** 3, 600), 'at this rate 16.0 GiB hold 10 min 0 s, 1 GiB 37.5 s');
+});
+
+test('status sums up the sensors of many nodes, and lists those with which something is amiss', async () => {
+  await using bench = await createBench();
+  const { url } = await startApi(bench, await freePorts(1));
+  const buckets = await createBuckets({ nc: bench.nc, logger: testLogger() });
+  const sensors = buckets.open(BUCKETS.sensors, sensorStatusCodec);
+  const time = new Date().toISOString();
+  const spool = { bytes: 0, batches: 0, maxBytes: 0 };
+  const sensor = { boot: 'b', version: '1', kernel: '6', startedAt: time, reportedAt: time, events: 10, lastSequence: 10, recorded: false };
+  const hook = { hook: 'sched_process_exec', program: 'p', attached: true };
+  const amiss: Record<string, Partial<SensorStatus>> = {
+    'node-3': { lost: { ring_full: 7 } },
+    'node-4': { hooks: [{ ...hook, attached: false, error: 'EPERM' }] },
+    'node-5': { spool: { bytes: 10, batches: 2, maxBytes: 100 } },
+  };
+  for (let i = 0; i < 60; i++) {
+    const node = `node-${i}`;
+    await sensors.put(nodeKey(node), { ...sensor, node, lost: {}, spool, hooks: [hook], ...amiss[node] });
+  }
+  buckets.close();
+  const { stdout } = await runCommand(['status', '--api', url]);
+  assert.match(stdout, /^ {2}57 up with all hooks, events 570, lost 0, not yet enriched 0$/m);
+  assert.deepEqual(
+    [...stdout.matchAll(/^ {2}(node-\d+) {2}up for/gm)].map(([, node]) => node),
+    Object.keys(amiss),
+  );
 });
 
 test('status: 1 and the reasons when something is wrong', async () => {

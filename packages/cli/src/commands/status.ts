@@ -1,9 +1,22 @@
 import { Option } from 'commander';
-import { bytesText, countText, durationText, printable, printableJson, type LagReport, type StatusReport } from '@tidegate/contracts';
+import {
+  bytesText,
+  countText,
+  durationText,
+  printable,
+  printableJson,
+  type LagReport,
+  type SensorReport,
+  type StatusReport,
+} from '@tidegate/contracts';
 import { createApiClient } from '../api-client.ts';
 import { ExitCode, apiOption, apiUrlOf, type CommandContext, type CommandSpec } from '../command.ts';
 
 const GIB = 1024 ** 3;
+/** Where there are more sensors, those with which all is well are summed up. */
+const MAX_LISTED_SENSORS = 50;
+/** An event that has waited so long for an enricher is worth a line of its own. */
+const LONG_WAIT_SECONDS = 10;
 
 export const statusCommand: CommandSpec = {
   name: 'status',
@@ -32,6 +45,7 @@ export function holdsText(maxBytes: number, holdsSeconds: number): string {
 
 function hoursText(seconds: number): string {
   const hours = seconds / 3_600;
+  if (hours < 1) return durationText(seconds * 1000);
   return `${hours < 9.95 ? hours.toFixed(1) : countText(Math.round(hours))} h`;
 }
 
@@ -43,24 +57,8 @@ function lagText(lag: LagReport | undefined): string {
 
 async function printStatus(status: StatusReport, { print, paint }: CommandContext): Promise<void> {
   const nowMs = Date.parse(status.time);
-  const lags = new Map(status.lag.map(lag => [lag.node, lag]));
   await print(paint('bold', 'Sensors'));
-  for (const sensor of status.sensors) {
-    const state = sensor.recorded ? 'recorded' : sensor.stale ? paint('red', 'silent') : paint('green', 'up');
-    const age = durationText(Math.max(0, nowMs - Date.parse(sensor.started_at)));
-    await print(`  ${printable(sensor.node)}  ${state} for ${age}${sensor.kernel === '' ? '' : `, kernel ${printable(sensor.kernel)}`}`);
-    if (sensor.hooks.length > 0) {
-      const hooks = sensor.hooks.map(({ hook, attached }) => (attached ? printable(hook) : paint('red', `${printable(hook)} (off)`)));
-      await print(`    hooks   ${hooks.join(', ')}`);
-    }
-    const lost = Object.entries(sensor.lost).filter(([, count]) => count > 0);
-    const lostText =
-      lost.length === 0 ? '0' : paint('red', lost.map(([reason, count]) => `${printable(reason)} ${countText(count)}`).join(', '));
-    await print(`    events  ${countText(sensor.events)}, lost ${lostText}, not yet enriched ${lagText(lags.get(sensor.node))}`);
-    if (sensor.spool.batches > 0)
-      await print(paint('yellow', `    spool   ${countText(sensor.spool.batches)} batches, ${bytesText(sensor.spool.bytes)}`));
-  }
-  if (status.sensors.length === 0) await print('  none');
+  await printSensors(status, { print, paint });
   await print(paint('bold', 'Streams'));
   for (const { name, messages, bytes, first_time, max_bytes, max_age_seconds, holds_seconds } of status.streams) {
     const since = first_time === undefined ? '' : `, reaching back ${durationText(Math.max(0, nowMs - Date.parse(first_time)))}`;
@@ -83,4 +81,49 @@ async function printStatus(status: StatusReport, { print, paint }: CommandContex
   await print(`  NATS       ${printable(status.nats.server)}, version ${printable(status.nats.version)}`);
   for (const problem of status.problems) await print(paint('red', `! ${printable(problem)}`));
   if (status.problems.length === 0) await print(paint('green', 'All in order.'));
+}
+
+async function printSensors(
+  { time, sensors, lag }: StatusReport,
+  { print, paint }: Pick<CommandContext, 'print' | 'paint'>,
+): Promise<void> {
+  const nowMs = Date.parse(time);
+  const lags = new Map(lag.map(each => [each.node, each]));
+  const isMany = sensors.length > MAX_LISTED_SENSORS;
+  const listed = isMany ? sensors.filter(sensor => !isWell(sensor, lags.get(sensor.node))) : sensors;
+  if (isMany) {
+    const well = sensors.filter(sensor => !listed.includes(sensor));
+    const events = well.reduce((sum, sensor) => sum + sensor.events, 0);
+    const waiting = well.reduce((sum, { node }) => sum + (lags.get(node)?.events ?? 0), 0);
+    await print(
+      `  ${paint('green', `${countText(well.length)} up`)} with all hooks, events ${countText(events)}, lost 0, not yet enriched ${countText(waiting)}`,
+    );
+  }
+  for (const sensor of listed.slice(0, MAX_LISTED_SENSORS)) {
+    const state = sensor.recorded ? 'recorded' : sensor.stale ? paint('red', 'silent') : paint('green', 'up');
+    const age = durationText(Math.max(0, nowMs - Date.parse(sensor.started_at)));
+    await print(`  ${printable(sensor.node)}  ${state} for ${age}${sensor.kernel === '' ? '' : `, kernel ${printable(sensor.kernel)}`}`);
+    if (sensor.hooks.length > 0) {
+      const hooks = sensor.hooks.map(({ hook, attached }) => (attached ? printable(hook) : paint('red', `${printable(hook)} (off)`)));
+      await print(`    hooks   ${hooks.join(', ')}`);
+    }
+    const lost = lostOf(sensor);
+    const lostText =
+      lost.length === 0 ? '0' : paint('red', lost.map(([reason, count]) => `${printable(reason)} ${countText(count)}`).join(', '));
+    await print(`    events  ${countText(sensor.events)}, lost ${lostText}, not yet enriched ${lagText(lags.get(sensor.node))}`);
+    if (sensor.spool.batches > 0)
+      await print(paint('yellow', `    spool   ${countText(sensor.spool.batches)} batches, ${bytesText(sensor.spool.bytes)}`));
+  }
+  if (listed.length > MAX_LISTED_SENSORS)
+    await print(paint('red', `  and ${countText(listed.length - MAX_LISTED_SENSORS)} more that are not well: tidegate status -o json`));
+  if (sensors.length === 0) await print('  none');
+}
+
+function isWell(sensor: SensorReport, lag: LagReport | undefined): boolean {
+  const isWhole = !sensor.stale && !sensor.recorded && sensor.hooks.every(({ attached }) => attached);
+  return isWhole && lostOf(sensor).length === 0 && sensor.spool.batches === 0 && (lag?.waiting_seconds ?? 0) < LONG_WAIT_SECONDS;
+}
+
+function lostOf({ lost }: SensorReport): [string, number][] {
+  return Object.entries(lost).filter(([, count]) => count > 0);
 }
