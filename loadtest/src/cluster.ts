@@ -18,16 +18,17 @@ import { percentile } from './samples.ts';
 const NODES = Number(process.env.TIDEGATE_BENCH_NODES ?? 1_000);
 const EVENTS_PER_SECOND = 100;
 const CASES = [
-  { servers: 1, where: 'one server', lingersMs: [100, 1_000, 5_000] },
-  { servers: 3, where: 'three replicas', lingersMs: [100, 5_000] },
+  { servers: 1, where: 'one server', lingersMs: [100, 1_000, 10_000] },
+  { servers: 3, where: 'three replicas', lingersMs: [100, 10_000] },
 ] as const;
-/** What few nodes cost tells with how many to begin. */
+/** With how many the search begins; a longer linger carries no fewer than the one before. */
 const FEW_NODES = Math.min(100, NODES);
-const TRY_SECONDS = 10;
-const HOLD_SECONDS = Number(process.env.TIDEGATE_BENCH_SECONDS ?? 40);
-/** Of the nodes for which the cores seem to do (each costs less where many keep them busy), and of those that did not hold. */
-const FIRST_TRY = 1.1;
-const NEXT_TRY = 0.85;
+const TRY_SECONDS = 8;
+const HOLD_SECONDS = Number(process.env.TIDEGATE_BENCH_SECONDS ?? 30);
+/** Of the cores, what is used at most; of the nodes, how many times more are tried next, and how many less when they did not hold. */
+const BUSY = 0.9;
+const MORE = 2.5;
+const LESS = 0.85;
 const WARM_UP_SECONDS = 4;
 const SAMPLE_MS = 500;
 /** EVENTS may be behind the sensors by so much; at the second there is no use in going on. */
@@ -35,6 +36,7 @@ const MAX_LAG_SECONDS = 2;
 const HOPELESS_LAG_SECONDS = 5;
 const KEPT_PACE = 0.9;
 const SETTLE_TIMEOUT_MS = 180_000;
+const GOAL_CORES = 2;
 const GIB = 1024 ** 3;
 const MB = 1e6;
 
@@ -50,11 +52,15 @@ interface Measurement {
   /** Shares of a core. */
   cores: Record<string, number>;
   fleetCores: number;
+  /** What has nothing to do with it, on a machine that is not ours alone. */
+  otherCores: number;
   /** Seconds of events that were sent and not yet in EVENTS, the most of all samples. */
   maxLagSeconds: number;
   latenciesMs: number[];
   /** Proportional set size of each process of a service. */
   pssBytes: Record<string, number>;
+  statusMs: number;
+  problems: readonly string[];
 }
 
 export async function run(report: Report, { seed }: BenchOptions): Promise<void> {
@@ -68,9 +74,11 @@ export async function run(report: Report, { seed }: BenchOptions): Promise<void>
       note: eachOf(rest.cores),
     });
     let slowest: Held | undefined;
+    let fewest = FEW_NODES;
     for (const lingerMs of lingersMs) {
-      const held = await mostNodes(stage, lingerMs, rest);
+      const held = await mostNodes(stage, lingerMs, rest, fewest);
       slowest ??= held;
+      fewest = held.nodes;
       reportHeld(report, `${where}, linger ${lingerMs} ms`, held, slowest);
     }
     await judge(report, stage, where);
@@ -82,18 +90,22 @@ interface Held extends Measurement {
   scaledCores: Record<string, number>;
 }
 
-/** As many nodes as hold, measured for a while. */
-async function mostNodes(stage: NodesStage, lingerMs: number, rest: Measurement): Promise<Held> {
-  const few = await measure(stage, { nodes: FEW_NODES, lingerMs, seconds: TRY_SECONDS });
-  const all = ({ cores, fleetCores }: Measurement) => sum(Object.values(cores)) + fleetCores;
-  const each = (all(few) - all(rest)) / few.nodes;
-  let nodes = Math.min(NODES, Math.round((cpus().length * FIRST_TRY - all(rest)) / each));
+/** As many nodes as hold, measured for a while. Each costs less where many keep the services busy, so what few cost tells only with how many to go on. */
+async function mostNodes(stage: NodesStage, lingerMs: number, rest: Measurement, first: number): Promise<Held> {
+  const tried = await measure(stage, { nodes: first, lingerMs, seconds: TRY_SECONDS });
+  let nodes = first;
+  for (let last = tried; holds(last, tried); last = await measure(stage, { nodes, lingerMs, seconds: TRY_SECONDS })) {
+    const used = sum(Object.values(last.cores)) + last.fleetCores;
+    const more = Math.min(NODES, Math.round(last.nodes * Math.min(MORE, (cpus().length * BUSY) / used)));
+    nodes = Math.max(nodes, more);
+    if (more < last.nodes * MORE) break;
+  }
   for (;;) {
     const held = await measure(stage, { nodes, lingerMs, seconds: HOLD_SECONDS });
-    if (holds(held, few)) return { ...held, scaledCores: scaled(held, rest) };
+    if (holds(held, tried)) return { ...held, scaledCores: scaled(held, rest) };
     console.log(`        ${nodes} nodes do not hold with a linger of ${lingerMs} ms: ${describe(held)}`);
     await settle(stage);
-    nodes = Math.round(nodes * NEXT_TRY);
+    nodes = Math.round(nodes * LESS);
   }
 }
 
@@ -134,7 +146,7 @@ async function measure(
     return { raw: raw!, events: events!, counts: await fleet.counts() };
   };
   const costs = () => new Map(Object.values(services).flatMap(all => all.map(pid => [pid, processCost(pid)] as const)));
-  const [before, costsBefore, startMs] = [await streams(), costs(), performance.now()];
+  const [before, costsBefore, machineBefore, startMs] = [await streams(), costs(), busyMs(), performance.now()];
   let maxLagSeconds = 0;
   while (performance.now() - startMs < seconds * 1000 && maxLagSeconds < HOPELESS_LAG_SECONDS) {
     await delay(SAMPLE_MS);
@@ -142,6 +154,7 @@ async function measure(
     if (nodes > 0) maxLagSeconds = Math.max(maxLagSeconds, (sentEvents - storedEvents) / (nodes * EVENTS_PER_SECOND));
   }
   const elapsed = (performance.now() - startMs) / 1000;
+  const machineCores = (busyMs() - machineBefore) / 1000 / elapsed;
   const cores = Object.fromEntries(
     Object.entries(services).map(([service, all]) => [
       service,
@@ -150,6 +163,9 @@ async function measure(
   );
   const after = await streams();
   const pssBytes = Object.fromEntries(Object.entries(pids).map(([service, all]) => [service, Math.max(...all.map(proportionalBytes))]));
+  const askedAtMs = performance.now();
+  const { problems } = (await (await fetch(`${api.url}/api/v1/status`)).json()) as { problems: string[] };
+  const statusMs = performance.now() - askedAtMs;
   socket.close();
   await fleet.stop();
   const { fleet: fleetCores = 0, ...ours } = cores;
@@ -164,14 +180,30 @@ async function measure(
     eventsBytes: after.events.bytes - before.events.bytes,
     cores: ours,
     fleetCores,
+    otherCores: Math.max(0, machineCores - sum(Object.values(cores))),
     maxLagSeconds,
     latenciesMs,
     pssBytes,
+    statusMs,
+    problems,
   };
 }
 
 function reportHeld(report: Report, name: string, held: Held, slowest: Held): void {
-  const { nodes, seconds, events, rawMessages, rawBytes, eventsMessages, eventsBytes, latenciesMs, pssBytes, scaledCores } = held;
+  const {
+    nodes,
+    seconds,
+    events,
+    rawMessages,
+    rawBytes,
+    eventsMessages,
+    eventsBytes,
+    latenciesMs,
+    pssBytes,
+    scaledCores,
+    statusMs,
+    problems,
+  } = held;
   report.add({
     name: `${name}: nodes that hold`,
     value: nodes,
@@ -181,11 +213,17 @@ function reportHeld(report: Report, name: string, held: Held, slowest: Held): vo
     note: describe(held),
   });
   report.check(`${name}: EVENTS at most ${MAX_LAG_SECONDS} s behind`, held.maxLagSeconds <= MAX_LAG_SECONDS);
+  report.check(
+    `${name}: status finds all in order${problems.length > 0 ? `: ${problems.slice(0, 3).join('; ')}` : ''}`,
+    problems.length === 0,
+  );
+  report.add({ name: `${name}: status of ${NODES} nodes`, value: statusMs, unit: 'ms' });
   report.add({
     name: `${name}: CPU of the services for ${NODES} nodes`,
     value: sum(Object.values(scaledCores)),
     unit: 'cores',
     baseline: { name: `linger ${slowest.lingerMs} ms`, value: sum(Object.values(slowest.scaledCores)) },
+    goal: { value: GOAL_CORES, is: 'at most' },
     note: eachOf(scaledCores),
   });
   const oneEventAMessage = { name: 'one message an event', value: events / seconds };
@@ -205,10 +243,11 @@ function reportHeld(report: Report, name: string, held: Held, slowest: Held): vo
     report.add({ name: `${name}: memory of each ${service}`, value: bytes / MB, unit: 'MB' });
 }
 
-function describe({ cores, fleetCores, rawMessages, eventsMessages, events, maxLagSeconds, seconds }: Measurement): string {
+function describe({ cores, fleetCores, otherCores, rawMessages, eventsMessages, events, maxLagSeconds, seconds }: Measurement): string {
   return [
     eachOf(cores),
     `the load itself ${fleetCores.toFixed(2)}`,
+    `other work on this machine ${otherCores.toFixed(2)}`,
     `${(events / rawMessages).toFixed(1)} events a message on RAW, ${(events / eventsMessages).toFixed(1)} on EVENTS`,
     `${Math.round(events / seconds).toLocaleString('en-US')} events/s`,
     `at most ${maxLagSeconds.toFixed(2)} s behind`,
@@ -246,6 +285,11 @@ async function settle({ fleet, enriched }: NodesStage): Promise<number> {
 /** Memory of a process, what it shares with others divided among them: proc_pid_smaps(5). */
 function proportionalBytes(pid: number): number {
   return Number(/^Pss:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'))?.[1] ?? 0) * 1024;
+}
+
+/** CPU time of all cores since the machine started, without what is idle: proc_stat(5). */
+function busyMs(): number {
+  return sum(cpus().map(({ times: { user, nice, sys, irq } }) => user + nice + sys + irq));
 }
 
 function sum(values: readonly number[]): number {

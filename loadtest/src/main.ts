@@ -21,6 +21,10 @@ const BENCHES: Record<string, { what: string; load: () => Promise<{ run: (report
     what: '1,000 simulated nodes of 100 events/s against one nats-server and three, several lingers',
     load: () => import('./cluster.ts'),
   },
+  'pod-names': {
+    what: 'a million pod names in a day: memory and filtered consumers, with bounded subjects and without',
+    load: () => import('./pod-names.ts'),
+  },
   chaos: {
     what: 'faults drawn from --seed for --minutes against three nats-servers and all services',
     load: () => import('./chaos.ts'),
