@@ -14,6 +14,7 @@ const BENCHES: Record<string, { what: string; load: () => Promise<{ run: (report
   latency: { what: 'kernel to WebSocket client at 10,000 events/s', load: () => import('./latency.ts') },
   quiet: { what: 'CPU of each service at 0 to 1,000 execs/s, against what the execs take', load: () => import('./quiet.ts') },
   feed: { what: 'EVENTS to JSON on NATS subjects, one core, against decode + JSON.stringify', load: () => import('./feed.ts') },
+  sync: { what: 'nats-server that syncs every two minutes, every ten seconds, at each message', load: () => import('./sync.ts') },
   footprint: { what: 'memory of each process at rest and under load', load: () => import('./footprint.ts') },
   overhead: { what: 'cost to a workload: fork + exec loop, redis-benchmark', load: () => import('./overhead.ts') },
   gateway: { what: '10,000 pods on 500 nodes of a real API server: time to KV, memory, requests', load: () => import('./gateway.ts') },

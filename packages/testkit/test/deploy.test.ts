@@ -8,6 +8,7 @@ import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { NATS_SYNC_INTERVAL_MS } from '@tidegate/contracts';
 import { provideHelm } from '../src/helm.ts';
 import { createHost } from '../src/host.ts';
 import { IMAGES, buildImages, prepareImages } from '../src/images.ts';
@@ -69,6 +70,15 @@ test('helm finds no fault in the chart, and names every wrong value', { skip: he
   assert.notEqual(status, 0);
   for (const path of ['/sensor/capabilities/0', '/streams/events/maxMib', '/images/pullPolicy', '/cluster', "'colour' not allowed"])
     assert.match(stderr, new RegExp(path));
+});
+
+test('the chart has nats-server write to its disk as often as sensors and enrichers rely on', { skip: helm.unavailable ?? false }, () => {
+  const syncInterval = (...more: string[]) =>
+    /sync_interval: (\S+)/.exec(
+      execFileSync(helm.path!, ['template', RELEASE, chart, '--kube-version', '1.36.0', ...more], { encoding: 'utf8' }),
+    )?.[1];
+  assert.equal(syncInterval(), `${NATS_SYNC_INTERVAL_MS / 1000}s`);
+  assert.equal(syncInterval('--set', 'nats.storage.syncAlways=true'), 'always');
 });
 
 describe('the chart on a cluster', { skip: unavailable }, () => {

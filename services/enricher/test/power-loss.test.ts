@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { BUCKETS, rawSubject, STREAMS } from '@tidegate/contracts';
@@ -26,6 +27,13 @@ async function sendAgain({ manager, storeBatches }: Stage): Promise<number> {
   const stored = Number(last?.header.get('Nats-Msg-Id').split(':').at(-1) ?? 0);
   await storeBatches(NODE, batchesOf(NODE, stored + 1, ALL));
   return stored;
+}
+
+/** In the middle of a file. */
+function flipBit(file: string): void {
+  const bytes = readFileSync(file);
+  bytes[bytes.length >> 1]! ^= 0x10;
+  writeFileSync(file, bytes);
 }
 
 function syncStream({ folder }: TestDisk, stream: string): void {
@@ -58,3 +66,22 @@ for (const [written, survivor] of CASES) {
     await assertEnriched(stage, [NODE], ALL);
   });
 }
+
+test('a bit of a file of EVENTS flips while the power is off: what is not there any more is enriched again', async () => {
+  await using host = createHost();
+  const storeDir = host.folder();
+  await using stage = await setStage({ storeDir });
+  await stage.announceNode(NODE);
+  await stage.enricher('a');
+  await stage.storeBatches(NODE, batchesOf(NODE, 1, ALL));
+  await stage.enriched([NODE]);
+  const { state: before } = await stage.manager.streams.info(STREAMS.events.name);
+  await stage.server.kill();
+  flipBit(join(storeDir, 'jetstream/$G/streams', STREAMS.events.name, 'msgs', '1.blk'));
+  await stage.server.restart();
+  const { state } = await waitFor(() => stage.manager.streams.info(STREAMS.events.name), { what: 'EVENTS' });
+  assert.ok(state.messages < before.messages, 'the server has left out what is damaged');
+  await stage.storeBatches(NODE, batchesOf(NODE, ALL + 1, ALL + 10));
+  await waitFor(async () => (await stage.audit()).get(NODE)?.sequences.includes((ALL + 10) * 50) === true, { what: 'the last event' });
+  await assertEnriched(stage, [NODE], ALL + 10);
+});
