@@ -1,6 +1,6 @@
 /**
  * How soon a node's events are wanted. A sensor lets small batches wait for more, which is most of what a quiet machine saves; while somebody follows live,
- * the API asks for less with a lease, again and again.
+ * the API asks for less with a lease, again and again. An enricher that does not keep up asks for more in the same way, and then nobody gets less: what is behind is not live.
  */
 import { count, object } from './json-shape.ts';
 import { jsonCodec } from './bucket-values.ts';
@@ -21,6 +21,8 @@ export interface PaceLease {
 export const LIVE_LINGER_MS = 2;
 /** Batches a second that the nodes which are followed may be asked for, all together: a page that is opened must not cost a thousand nodes what it costs one. */
 export const MAX_FOLLOWED_BATCHES_PER_SECOND = 1_000;
+/** What a sensor may be asked to let batches wait at most. */
+export const MAX_SLOW_LINGER_MS = 10_000;
 /** Whoever forgets to give a lease back, or asks for more, costs a sensor so much at most. */
 export const MAX_PACE_LEASE_MS = 10_000;
 

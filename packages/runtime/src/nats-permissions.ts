@@ -86,6 +86,7 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
           ...readStream(STREAMS.events.name),
           `${EVENTS_PREFIX}.>`,
           `${DEAD_LETTER_PREFIX}.>`,
+          `${PACE_PREFIX}.*`,
         ],
         [inbox],
       );

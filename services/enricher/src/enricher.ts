@@ -38,6 +38,7 @@ import { IDENTITY_LIMITS, IdentityCache, destinationDecoder, podDecoder } from '
 import { joinMembers, type Membership } from './membership.ts';
 import { enricherMetrics, type EnricherMetrics } from './metrics.ts';
 import { startNodeSession, type CursorBucket, type LeftNodeBucket, type NodeSession } from './node-session.ts';
+import { SlowDown } from './slow-down.ts';
 import { Splicer } from './splice.ts';
 import { StoredOutputs } from './stored-outputs.ts';
 
@@ -68,6 +69,7 @@ const MIN_WINDOW_BYTES = 64 * 1024;
 const NODE_SCAN_INTERVAL_MS = 2_000;
 /** Members and nodes are looked at so often at least; death of a member is noticed by time alone. */
 const RECONCILE_INTERVAL_MS = 1_000;
+const LOOK_BEHIND_SECONDS = 1;
 const RETRY_MIN_MS = 250;
 const RETRY_MAX_MS = 5_000;
 /** A session that lasted so long starts again without more waiting than the least. */
@@ -102,6 +104,11 @@ class SharingEnricher implements Enricher {
   readonly #abort = new AbortController();
   readonly #running: Promise<void>;
   #epoch: Epoch | undefined;
+  readonly #slowDown: SlowDown;
+  #lookedAtMs = performance.now();
+  /** Batches, since it was created and when it was last looked at. */
+  #read = 0;
+  #readBefore = 0;
   readonly #sessions = new Map<string, NodeSession>();
   /** Nodes whose cursor may still name this enricher as owner though it has no session: it takes them up again, if only to let go of them. */
   readonly #held = new Set<string>();
@@ -127,6 +134,14 @@ class SharingEnricher implements Enricher {
       messageBytes: Math.min(MESSAGE_BYTES, maxPayload) - HEADER_BYTES,
       maxMessageBytes: maxPayload - HEADER_BYTES,
     });
+    this.#slowDown = new SlowDown({ nc: deps.nc, logger: deps.logger, nodes: () => this.#sessions.keys() });
+    deps.metrics.gauge(
+      'asked_linger_seconds',
+      'How long sensors are asked to let batches wait, because this enricher is behind; 0: as they like',
+      {
+        read: () => this.#slowDown.lingerMs / 1000,
+      },
+    );
     deps.metrics.gauge('nodes', 'Nodes this enricher has', { read: () => this.#sessions.size });
     deps.metrics.gauge('in_flight_bytes', 'Bytes of RAW whose outputs are not stored yet', { read: () => this.#budget.usedBytes });
     deps.metrics.gauge('cached_pods', 'Pods known', { read: () => this.#identities.pods });
@@ -295,9 +310,20 @@ class SharingEnricher implements Enricher {
       const changed = Promise.withResolvers<void>();
       this.#changed = changed.resolve;
       this.#reconcile(epoch);
+      this.#lookBehind();
       await Promise.race([pause(RECONCILE_INTERVAL_MS, signal), changed.promise, ended]);
     }
     return reason ?? 'stopping';
+  }
+
+  #lookBehind(): void {
+    const seconds = (performance.now() - this.#lookedAtMs) / 1000;
+    if (seconds < LOOK_BEHIND_SECONDS) return;
+    this.#lookedAtMs = performance.now();
+    let waiting = 0;
+    for (const session of this.#sessions.values()) waiting += session.waiting;
+    this.#slowDown.look(waiting, (this.#read - this.#readBefore) / seconds);
+    this.#readBefore = this.#read;
   }
 
   async #scanNodes(epoch: Epoch): Promise<void> {
@@ -360,6 +386,7 @@ class SharingEnricher implements Enricher {
       splicer: this.#splicer,
       budget: this.#budget,
       windowBytes: () => this.#windowBytes(),
+      onRead: () => this.#read++,
       metrics: this.#metrics,
       logger,
       owner: id,

@@ -60,6 +60,8 @@ export interface NodeSessionDeps {
   budget: FlowBudget;
   /** Bytes one pull may bring. */
   windowBytes: () => number;
+  /** A batch was read. */
+  onRead: () => void;
   metrics: EnricherMetrics;
   logger: Logger;
   /** This enricher. */
@@ -69,6 +71,8 @@ export interface NodeSessionDeps {
 }
 
 export interface NodeSession {
+  /** Messages on RAW behind the one read last. */
+  readonly waiting: number;
   /** Settles when the session is over; with the reason when it ended by itself. */
   readonly ended: Promise<string | undefined>;
   /** Stops reading, waits until what was read is stored, writes the cursor and lets go of the node. */
@@ -122,6 +126,7 @@ export function startNodeSession(nodeToken: string, deps: NodeSessionDeps): Node
 }
 
 class Session implements NodeSession {
+  waiting = 0;
   readonly ended: Promise<string | undefined>;
   readonly #end = Promise.withResolvers<string | undefined>();
   readonly #deps: NodeSessionDeps;
@@ -260,6 +265,8 @@ class Session implements NodeSession {
     const { budget, metrics } = this.#deps;
     for await (const message of reader.read({ follow: true })) {
       if (this.#abort.signal.aborted || this.#releasing) return;
+      this.#deps.onRead();
+      this.waiting = message.pending;
       budget.take(message.size);
       this.#heldBytes += message.size;
       metrics.batchesRead.inc();

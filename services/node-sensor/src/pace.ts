@@ -1,5 +1,5 @@
-/** How long batches wait: as configured, or less while a lease for this node holds. */
-import { LIVE_LINGER_MS, MAX_PACE_LEASE_MS, paceLeaseCodec, paceSubject } from '@tidegate/contracts';
+/** How long batches wait: as configured, or less or more while a lease for this node holds. */
+import { LIVE_LINGER_MS, MAX_PACE_LEASE_MS, MAX_SLOW_LINGER_MS, paceLeaseCodec, paceSubject } from '@tidegate/contracts';
 import type { NatsConnection } from '@nats-io/nats-core';
 import type { Logger } from '@tidegate/runtime';
 
@@ -17,7 +17,10 @@ export interface Pace {
   close(): void;
 }
 
-/** Listens for leases, for as long as the connection is open. Of several the shortest wait counts. */
+/** Different waits that are granted at one time: an API and a few enrichers ask. */
+const MAX_LEASES = 64;
+
+/** Listens for leases, for as long as the connection is open. Of several the longest wait counts if it is more than configured, else the shortest. */
 export function followPace(nc: NatsConnection, { node, lingerMs, setLinger, logger }: PaceOptions): Pace {
   /** Time until which each wait is granted. */
   const grantedUntilMs = new Map<number, number>();
@@ -28,7 +31,8 @@ export function followPace(nc: NatsConnection, { node, lingerMs, setLinger, logg
     clearTimeout(timer);
     const nowMs = performance.now();
     for (const [linger, untilMs] of grantedUntilMs) if (untilMs <= nowMs) grantedUntilMs.delete(linger);
-    const wantedMs = Math.min(lingerMs, ...grantedUntilMs.keys());
+    const longestMs = Math.max(0, ...grantedUntilMs.keys());
+    const wantedMs = longestMs > lingerMs ? longestMs : Math.min(lingerMs, ...grantedUntilMs.keys());
     if (wantedMs !== currentMs) {
       currentMs = wantedMs;
       setLinger(wantedMs);
@@ -43,9 +47,9 @@ export function followPace(nc: NatsConnection, { node, lingerMs, setLinger, logg
         if (error) return logger.warn({ err: error, subject }, 'no leases of pace');
         try {
           const lease = paceLeaseCodec.decode(message.data);
-          const grantedMs = Math.max(lease.lingerMs, LIVE_LINGER_MS);
-          // What is no less than the configured wait is not remembered, so that their number stays bounded.
-          if (grantedMs < lingerMs) grantedUntilMs.set(grantedMs, performance.now() + Math.min(lease.forMs, MAX_PACE_LEASE_MS));
+          const grantedMs = Math.min(Math.max(lease.lingerMs, LIVE_LINGER_MS), MAX_SLOW_LINGER_MS);
+          if (grantedUntilMs.size < MAX_LEASES || grantedUntilMs.has(grantedMs))
+            grantedUntilMs.set(grantedMs, performance.now() + Math.min(lease.forMs, MAX_PACE_LEASE_MS));
           apply();
         } catch (cause) {
           logger.debug({ err: cause, subject }, 'malformed lease of pace');
@@ -55,7 +59,7 @@ export function followPace(nc: NatsConnection, { node, lingerMs, setLinger, logg
   );
   return {
     get isLive() {
-      return grantedUntilMs.size > 0;
+      return currentMs < lingerMs;
     },
     close() {
       clearTimeout(timer);

@@ -9,12 +9,15 @@ import { test } from 'node:test';
 import {
   BUCKETS,
   Kind,
+  LIVE_LINGER_MS,
   LossReason,
   MAX_PACE_LEASE_MS,
+  MAX_SLOW_LINGER_MS,
   RemovedBy,
   STREAMS,
   paceLeaseCodec,
   paceSubject,
+  rawSubject,
   type EventBatch,
   type SensorStatus,
 } from '@tidegate/contracts';
@@ -172,6 +175,22 @@ test('batches wait as configured, and not while somebody follows live', { skip }
   await bench.storm('live', 1);
   bench.nc.publish(paceSubject(), paceLeaseCodec.encode({ lingerMs: 0, forMs: MAX_PACE_LEASE_MS * 1_000 }));
   await waitFor(async () => stormExecs((await auditRaw(bench.nc, NODE)).batches, 'live').length === 1, { what: 'what happens then' });
+  await sensor.stop();
+});
+
+test('batches wait longer where an enricher is behind, whoever follows live, and no longer than the lease holds', { skip }, async () => {
+  await using bench = await createBench();
+  const sensor = await bench.startSensor();
+  await ready(sensor);
+  bench.nc.publish(paceSubject(NODE), paceLeaseCodec.encode({ lingerMs: MAX_SLOW_LINGER_MS, forMs: 3_000 }));
+  bench.nc.publish(paceSubject(NODE), paceLeaseCodec.encode({ lingerMs: LIVE_LINGER_MS, forMs: MAX_PACE_LEASE_MS }));
+  await bench.nc.flush();
+  const ranAtMs = Date.now();
+  await bench.storm('slow', 1);
+  await waitFor(async () => stormExecs((await auditRaw(bench.nc, NODE)).batches, 'slow').length === 1, { what: 'the batch' });
+  const manager = await jetstreamManager(bench.nc);
+  const waitedMs = (await manager.streams.getMessage(STREAMS.raw.name, { last_by_subj: rawSubject(NODE) }))!.time.getTime() - ranAtMs;
+  assert.ok(waitedMs > 1_500, `it waited ${waitedMs} ms`);
   await sensor.stop();
 });
 
