@@ -72,7 +72,7 @@ export class SlowDown {
 
   #send(nowMs: number): void {
     this.#sentAtMs = nowMs;
-    const lease = paceLeaseCodec.encode({ lingerMs: this.#lingerMs, forMs: MAX_PACE_LEASE_MS });
+    const lease = paceLeaseCodec.encode({ lingerMs: this.#lingerMs, forMs: MAX_PACE_LEASE_MS, isBehind: true });
     for (const node of this.#options.nodes()) this.#options.nc.publish(paceSubject(tokenName(node)), lease);
   }
 }

@@ -182,7 +182,7 @@ test('batches wait longer where an enricher is behind, whoever follows live, and
   await using bench = await createBench();
   const sensor = await bench.startSensor();
   await ready(sensor);
-  bench.nc.publish(paceSubject(NODE), paceLeaseCodec.encode({ lingerMs: MAX_SLOW_LINGER_MS, forMs: 3_000 }));
+  bench.nc.publish(paceSubject(NODE), paceLeaseCodec.encode({ lingerMs: MAX_SLOW_LINGER_MS, forMs: 3_000, isBehind: true }));
   bench.nc.publish(paceSubject(NODE), paceLeaseCodec.encode({ lingerMs: LIVE_LINGER_MS, forMs: MAX_PACE_LEASE_MS }));
   await bench.nc.flush();
   const ranAtMs = Date.now();
