@@ -45,14 +45,18 @@ test('nats-servers that are slow, an enricher that stands still for 10 s: nothin
   assert.deepEqual(lost, {});
 });
 
-test('the power of one nats-server and then of all three is cut: nothing is lost in silence, nothing is there twice', { skip }, async () => {
-  const { faults } = await runChaos({
-    seed: SEED,
-    steps: ({ servers }) => [
-      { afterMs: 3_000, ...powerCut([servers[0]!], 2_000) },
-      { afterMs: 5_000, ...powerCut(servers, 2_000) },
-    ],
-    print: () => undefined,
-  });
-  assert.deepEqual(faults, []);
-});
+test(
+  'the power of one nats-server and then of all three is cut: nothing is lost in silence, nothing is there twice',
+  { skip },
+  async () => {
+    const { faults } = await runChaos({
+      seed: SEED,
+      steps: ({ servers }) => [
+        { afterMs: 3_000, ...powerCut([servers[0]!], 2_000) },
+        { afterMs: 5_000, ...powerCut(servers, 2_000) },
+      ],
+      print: () => undefined,
+    });
+    assert.deepEqual(faults, []);
+  },
+);
