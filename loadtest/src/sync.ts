@@ -2,7 +2,6 @@
  * What it costs that nats-server writes to its disk what it acknowledges: a stream at its fullest, and paced as a cluster's RAW is, on the disk of the temporary folder. Baseline:
  * nats-server's own default, every two minutes.
  */
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { NATS_SYNC_INTERVAL_MS } from '@tidegate/contracts';
 import { createPublisher, NatsRole, type Publisher } from '@tidegate/runtime';
@@ -53,11 +52,10 @@ export async function run(report: Report): Promise<void> {
 
 async function measure(interval: string, bytes: number): Promise<{ full: Measured; paced: Measured }> {
   await using host = createHost();
-  const storeDir = host.folder();
   const server = await startNatsServer({
-    storeDir,
+    storeDir: host.folder(),
     users: roleUsers([NatsRole.admin]),
-    config: { jetstream: { store_dir: join(storeDir, 'store'), sync_interval: interval } },
+    syncInterval: interval,
   });
   host.defer(() => server.stop());
   const nc = await connectAs(NatsRole.admin, server.url, host);

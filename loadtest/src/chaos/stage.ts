@@ -193,7 +193,7 @@ function serviceMember(host: Host, { name, place, main, env, logFile, accidents 
       isWanted = true;
       exited = new Promise(resolve => {
         child!.once('exit', (code, signal) => {
-          if (isWanted || (code !== 0 && signal !== 'SIGKILL'))
+          if (isWanted || (code !== 0 && signal !== 'SIGKILL' && signal !== 'SIGTERM'))
             accidents.push(`${name} ended with ${signal ?? code}: ${readFileSync(logFile, 'utf8').slice(-LOG_TAIL_BYTES)}`);
           resolve();
         });

@@ -58,6 +58,8 @@ export interface NatsServerOptions {
   launcher?: readonly string[];
   /** Default: one account without sign-in. */
   users?: readonly NatsUser[];
+  /** How often it writes to the disk what it has acknowledged, from 2.10 on: a duration, or `always`; default every NATS_SYNC_INTERVAL_MS. */
+  syncInterval?: string | undefined;
   /** Further settings of nats-server's configuration file, over ours. */
   config?: Readonly<Record<string, unknown>>;
   logger: Logger;
@@ -171,6 +173,7 @@ export async function startNatsServer({
   port,
   launcher = [],
   users,
+  syncInterval = `${NATS_SYNC_INTERVAL_MS / 1000}s`,
   config = {},
   logger,
 }: NatsServerOptions): Promise<NatsServer> {
@@ -187,7 +190,7 @@ export async function startNatsServer({
     jetstream: {
       store_dir: storeFolder,
       // Older ones know no other than two minutes.
-      ...(compareVersions(program.version, NEW_ENOUGH) >= 0 && { sync_interval: `${NATS_SYNC_INTERVAL_MS / 1000}s` }),
+      ...(compareVersions(program.version, NEW_ENOUGH) >= 0 && { sync_interval: syncInterval }),
     },
     ...(users && { authorization: { users } }),
     ...config,

@@ -41,6 +41,8 @@ export async function startNatsCluster({ users, places = loopbackPlaces() }: Tes
         ...place,
         port: CLIENT_PORT,
         ...(users && { users }),
+        // As docs/operations.md wants it: what a server has agreed to it must not forget, or its cluster finds no leader for minutes, or one that knows too little.
+        syncInterval: 'always',
         config: { server_name: serverName(i), cluster: { name: 'test', listen: `${place.address}:${ROUTE_PORT}`, routes } },
       }),
     ),

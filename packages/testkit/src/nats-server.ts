@@ -21,6 +21,8 @@ export interface TestNatsOptions {
   /** What runs the program, such as nsenter. */
   launcher?: readonly string[];
   users?: readonly NatsUser[];
+  /** How often it writes to the disk what it has acknowledged; default as in production. */
+  syncInterval?: string;
   /** Further settings of the server's configuration. */
   config?: Readonly<Record<string, unknown>>;
   /** `debian`: the oldest server that is supported, 2.9.10. */
@@ -59,6 +61,7 @@ export async function startNatsServer({
   port,
   launcher,
   users,
+  syncInterval,
   config,
   version = 'new',
 }: TestNatsOptions = {}): Promise<TestNatsServer> {
@@ -73,6 +76,7 @@ export async function startNatsServer({
       ...(onPort !== undefined && { port: onPort }),
       ...(launcher && { launcher }),
       ...(users && { users }),
+      ...(syncInterval !== undefined && { syncInterval }),
       ...(config && { config }),
     });
   let server = await start(port);
