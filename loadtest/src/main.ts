@@ -16,6 +16,7 @@ const BENCHES: Record<string, { what: string; load: () => Promise<{ run: (report
   feed: { what: 'EVENTS to JSON on NATS subjects, one core, against decode + JSON.stringify', load: () => import('./feed.ts') },
   sync: { what: 'nats-server that syncs every two minutes, every ten seconds, at each message', load: () => import('./sync.ts') },
   footprint: { what: 'memory of each process at rest and under load', load: () => import('./footprint.ts') },
+  mixed: { what: 'bytes per event of a build, a package install and twenty pods', load: () => import('./mixed.ts') },
   overhead: { what: 'cost to a workload: fork + exec loop, redis-benchmark', load: () => import('./overhead.ts') },
   gateway: { what: '10,000 pods on 500 nodes of a real API server: time to KV, memory, requests', load: () => import('./gateway.ts') },
   cluster: {

@@ -8,6 +8,8 @@ import { containerId, encodedPod, podUid } from './synthetic-batch.ts';
 
 export interface PodCgroups {
   cgroupIds: number[];
+  /** Where they are mounted. */
+  folders: string[];
   remove(): void;
 }
 
@@ -22,15 +24,16 @@ export function makePodCgroups(count: number): PodCgroups {
     made.push(join(root, path));
   };
   make(PARENT);
-  const cgroupIds = Array.from({ length: count }, (_, i) => {
+  const folders = Array.from({ length: count }, (_, i) => {
     const pod = `${PARENT}/pod${podUid(i)}`;
     const container = `${pod}/${containerId(i)}`;
     make(pod);
     make(container);
-    return statSync(join(root, container)).ino;
+    return join(root, container);
   });
   return {
-    cgroupIds,
+    cgroupIds: folders.map(folder => statSync(folder).ino),
+    folders,
     remove() {
       for (const path of made.reverse()) rmdirSync(path);
       rmdirSync(dirname(join(root, PARENT)));
