@@ -30,8 +30,13 @@ const BUSY = 0.9;
 const MORE = 2.5;
 const LESS = 0.85;
 const WARM_UP_SECONDS = 4;
+/** The sensors' default. */
+const LINGER_MS = 100;
+const ADAPTS_MS = 45_000;
+/** Nodes that adapt, of those that the longest linger carries. */
+const OF_MOST = 0.6;
 const SAMPLE_MS = 500;
-/** EVENTS may be behind the sensors by so much; at the second there is no use in going on. */
+/** EVENTS may be behind RAW by so much; at the second there is no use in going on. */
 const MAX_LAG_SECONDS = 2;
 const HOPELESS_LAG_SECONDS = 5;
 const KEPT_PACE = 0.9;
@@ -81,8 +86,16 @@ export async function run(report: Report, { seed }: BenchOptions): Promise<void>
       fewest = held.nodes;
       reportHeld(report, `${where}, linger ${lingerMs} ms`, held, slowest);
     }
+    const adaptive = await adaptiveNodes(stage, Math.round(fewest * OF_MOST), rest);
+    reportHeld(report, `${where}, linger as enrichers ask for`, adaptive, slowest!);
     await judge(report, stage, where);
   }
+}
+
+/** More nodes than the default linger carries, and fewer than the longest: the enrichers are behind, and ask for what lets them keep up. */
+async function adaptiveNodes(stage: NodesStage, nodes: number, rest: Measurement): Promise<Held> {
+  const held = await measure(stage, { nodes, lingerMs: LINGER_MS, seconds: HOLD_SECONDS, adaptsMs: ADAPTS_MS });
+  return { ...held, scaledCores: scaled(held, rest) };
 }
 
 interface Held extends Measurement {
@@ -126,10 +139,10 @@ function holds(held: Measurement, few: Measurement): boolean {
 
 async function measure(
   { fleet, manager, api, pids, stored }: NodesStage,
-  { nodes, lingerMs, seconds }: { nodes: number; lingerMs: number; seconds: number },
+  { nodes, lingerMs, seconds, adaptsMs = 0 }: { nodes: number; lingerMs: number; seconds: number; adaptsMs?: number },
 ): Promise<Measurement> {
-  if (nodes > 0) await fleet.run({ nodes, lingerMs });
-  await delay(WARM_UP_SECONDS * 1000 + lingerMs);
+  if (nodes > 0) await fleet.run({ nodes, lingerMs, followsPace: adaptsMs > 0 });
+  await delay(WARM_UP_SECONDS * 1000 + lingerMs + adaptsMs);
   const socket = new WebSocket(`${api.url.replace('http', 'ws')}/api/v1/events/live?kind=exec&namespace=${namespaceName(0)}`);
   await new Promise((resolve, reject) => socket.once('open', resolve).once('error', reject));
   const latenciesMs: number[] = [];

@@ -11,7 +11,7 @@ import {
   STREAMS,
   type SensorStatus,
 } from '@tidegate/contracts';
-import { followPace, rawMessage } from '@tidegate/node-sensor';
+import { followPace, rawMessage, type Pace } from '@tidegate/node-sensor';
 import {
   connectNats,
   createBuckets,
@@ -22,6 +22,7 @@ import {
   type Bucket,
   type Publisher,
 } from '@tidegate/runtime';
+import type { NatsConnection } from '@nats-io/nats-core';
 import { seededRandom } from '../chaos/faults.ts';
 import { concurrently } from '../pace.ts';
 import type { FleetCall, FleetCalls, FleetCounts, FleetOptions } from './fleet.ts';
@@ -32,7 +33,6 @@ const CONNECT_AT_ONCE = 32;
 const PUT_AT_ONCE = 256;
 const TICK_MS = 2;
 const DRAIN_TIMEOUT_MS = 60_000;
-const MAX_LINGER_MS = 60_000;
 /** The nodes are opened one after the other, and their reports stay as far apart. */
 const REPORTS_SPREAD_MS = 100;
 /** Pods that are replaced by another of the same workload, for each node and hour. */
@@ -42,8 +42,10 @@ const logger = createLogger({ name: 'fleet', level: 'error' });
 
 interface Member {
   node: SimulatedNode;
+  nc: NatsConnection;
   publisher: Publisher;
-  /** As its leases have it. */
+  /** Set while it does what leases ask for. */
+  pace: Pace | undefined;
   lingerMs: number;
   /** Millisecond of this process in which its batch is sealed; 0: it does not work. */
   dueMs: number;
@@ -71,7 +73,6 @@ let replaceOne: () => Promise<void>;
 const due = new Map<number, Member[]>();
 let doneMs = 0;
 let active = 0;
-let configuredLingerMs = 100;
 let ticking: NodeJS.Timeout | undefined;
 let replacing: NodeJS.Timeout | undefined;
 
@@ -114,21 +115,12 @@ async function open({ natsUrl, nodes, eventsPerSecond, seed }: FleetOptions): Pr
   };
 }
 
-async function openMember(node: SimulatedNode, nc: Awaited<ReturnType<typeof connectNats>>): Promise<Member> {
+async function openMember(node: SimulatedNode, nc: NatsConnection): Promise<Member> {
   const publisher = createPublisher(nc, { stream: STREAMS.raw.name, logger });
   const buckets = await createBuckets({ nc, logger });
   const statuses = buckets.open(BUCKETS.sensors, sensorStatusCodec);
   await statuses.put(nodeKey(node.name), statusOf(node));
-  followPace(nc, {
-    node: node.name,
-    lingerMs: MAX_LINGER_MS,
-    setLinger: milliseconds => {
-      member.lingerMs = milliseconds;
-      if (member.dueMs > 0) schedule(member);
-    },
-    logger,
-  });
-  const member: Member = { node, publisher, lingerMs: MAX_LINGER_MS, dueMs: 0 };
+  const member: Member = { node, nc, publisher, pace: undefined, lingerMs: 0, dueMs: 0 };
   // Not all at once.
   await delay(Math.random() * REPORTS_SPREAD_MS);
   setInterval(() => void report(statuses, node), SENSOR_STATUS_INTERVAL_MS);
@@ -139,13 +131,14 @@ async function report(statuses: Bucket<SensorStatus>, node: SimulatedNode): Prom
   await statuses.put(nodeKey(node.name), statusOf(node)).catch((error: unknown) => logger.error({ err: error }, 'cannot report'));
 }
 
-async function run({ nodes, lingerMs }: FleetCalls['run']['argument']): Promise<void> {
+async function run({ nodes, lingerMs, followsPace }: FleetCalls['run']['argument']): Promise<void> {
   active = nodes;
-  configuredLingerMs = lingerMs;
   const nowMs = performance.now();
   doneMs = Math.floor(nowMs);
   for (const member of members.slice(0, active)) {
     member.node.start(performance.timeOrigin + nowMs);
+    member.lingerMs = lingerMs;
+    if (followsPace) member.pace = paceOf(member);
     // Nodes do not wait in step.
     schedule(member, Math.random());
   }
@@ -165,7 +158,11 @@ async function stop(): Promise<FleetCounts> {
   clearTimeout(ticking);
   clearInterval(replacing);
   due.clear();
-  for (const member of members) member.dueMs = 0;
+  for (const member of members) {
+    member.dueMs = 0;
+    member.pace?.close();
+    member.pace = undefined;
+  }
   const untilMs = performance.now() + DRAIN_TIMEOUT_MS;
   while (counts.ackedEvents < counts.sentEvents) {
     if (performance.now() > untilMs)
@@ -175,10 +172,18 @@ async function stop(): Promise<FleetCounts> {
   return calls.counts(undefined);
 }
 
+function paceOf(member: Member): Pace {
+  const { node, nc, lingerMs } = member;
+  const setLinger = (milliseconds: number) => {
+    member.lingerMs = milliseconds;
+    schedule(member);
+  };
+  return followPace(nc, { node: node.name, lingerMs, setLinger, logger });
+}
+
 /** A batch waits for more events from its first event on, as in the native reader. */
 function schedule(member: Member, wait = 1): void {
-  const lingerMs = Math.min(configuredLingerMs, member.lingerMs) * wait;
-  member.dueMs = Math.max(doneMs + 1, Math.ceil(member.node.nextEventMs() - performance.timeOrigin + lingerMs));
+  member.dueMs = Math.max(doneMs + 1, Math.ceil(member.node.nextEventMs() - performance.timeOrigin + member.lingerMs * wait));
   const others = due.get(member.dueMs);
   if (others) others.push(member);
   else due.set(member.dueMs, [member]);

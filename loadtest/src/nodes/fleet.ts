@@ -10,6 +10,14 @@ export interface FleetOptions {
   seed: number;
 }
 
+export interface FleetRun {
+  nodes: number;
+  /** Batches wait so long. */
+  lingerMs: number;
+  /** And as enrichers and followers ask for. */
+  followsPace: boolean;
+}
+
 /** Since the fleet was opened. */
 export interface FleetCounts {
   /** Handed to publishers, and stored in RAW. */
@@ -25,8 +33,8 @@ export interface FleetCounts {
 
 export interface Fleet {
   readonly pid: number;
-  /** Lets the first so many nodes work until `stop`; batches wait so long at most. */
-  run(options: { nodes: number; lingerMs: number }): Promise<void>;
+  /** Lets the first so many nodes work until `stop`. */
+  run(options: FleetRun): Promise<void>;
   counts(): Promise<FleetCounts>;
   /** Resolves when all is stored in RAW. */
   stop(): Promise<FleetCounts>;
@@ -35,7 +43,7 @@ export interface Fleet {
 /** What the process is asked for. */
 export interface FleetCalls {
   open: { argument: FleetOptions; result: void };
-  run: { argument: { nodes: number; lingerMs: number }; result: void };
+  run: { argument: FleetRun; result: void };
   counts: { argument: undefined; result: FleetCounts };
   stop: { argument: undefined; result: FleetCounts };
 }
