@@ -84,7 +84,14 @@ export async function run(report: Report, { seed }: BenchOptions): Promise<void>
       const held = await mostNodes(stage, lingerMs, rest, fewest);
       slowest ??= held;
       fewest = held.nodes;
-      reportHeld(report, `${where}, linger ${lingerMs} ms`, held, slowest);
+      const name = `${where}, linger ${lingerMs} ms`;
+      report.check(`${name}: EVENTS at most ${MAX_LAG_SECONDS} s behind`, held.maxLagSeconds <= MAX_LAG_SECONDS);
+      const { problems } = held;
+      report.check(
+        `${name}: status finds all in order${problems.length > 0 ? `: ${problems.slice(0, 3).join('; ')}` : ''}`,
+        problems.length === 0,
+      );
+      reportHeld(report, name, held, slowest);
     }
     const adaptive = await adaptiveNodes(stage, Math.round(fewest * OF_MOST), rest);
     reportHeld(report, `${where}, linger as enrichers ask for`, adaptive, slowest!);
@@ -215,21 +222,22 @@ function reportHeld(report: Report, name: string, held: Held, slowest: Held): vo
     pssBytes,
     scaledCores,
     statusMs,
-    problems,
+    maxLagSeconds,
   } = held;
   report.add({
-    name: `${name}: nodes that hold`,
+    name: `${name}: nodes that ${maxLagSeconds <= MAX_LAG_SECONDS ? 'hold' : 'do not hold'}`,
     value: nodes,
     unit: `nodes of ${EVENTS_PER_SECOND} events/s`,
     baseline: { name: `linger ${slowest.lingerMs} ms`, value: slowest.nodes },
     goal: { value: NODES, is: 'at least' },
     note: describe(held),
   });
-  report.check(`${name}: EVENTS at most ${MAX_LAG_SECONDS} s behind`, held.maxLagSeconds <= MAX_LAG_SECONDS);
-  report.check(
-    `${name}: status finds all in order${problems.length > 0 ? `: ${problems.slice(0, 3).join('; ')}` : ''}`,
-    problems.length === 0,
-  );
+  report.add({
+    name: `${name}: EVENTS behind RAW at most`,
+    value: maxLagSeconds,
+    unit: 's',
+    goal: { value: MAX_LAG_SECONDS, is: 'at most' },
+  });
   report.add({ name: `${name}: status of ${NODES} nodes`, value: statusMs, unit: 'ms' });
   report.add({
     name: `${name}: CPU of the services for ${NODES} nodes`,

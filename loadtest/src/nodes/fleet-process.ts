@@ -33,6 +33,8 @@ const CONNECT_AT_ONCE = 32;
 const PUT_AT_ONCE = 256;
 const TICK_MS = 2;
 const DRAIN_TIMEOUT_MS = 60_000;
+/** The gateway keeps what is deleted for events that come late. */
+const GATEWAY_LINGER_MS = 300_000;
 /** The nodes are opened one after the other, and their reports stay as far apart. */
 const REPORTS_SPREAD_MS = 100;
 /** Pods that are replaced by another of the same workload, for each node and hour. */
@@ -109,9 +111,10 @@ async function open({ natsUrl, nodes, eventsPerSecond, seed }: FleetOptions): Pr
     const pod = (pods[i]![place] = makePod(i, place));
     await put(i, pod);
     members[i]!.node.replacePod(place, pod);
+    counts.replacedPods++;
+    await delay(GATEWAY_LINGER_MS);
     await kvPods.purge(podKey(nodeName(i), before.uid));
     await kvDestinations.purge(addressKey(before.ip));
-    counts.replacedPods++;
   };
 }
 
