@@ -95,6 +95,8 @@ export interface SensorReport {
   /** Events lost since the sensor started, by reason. */
   lost: Record<string, number>;
   spool: { bytes: number; batches: number; max_bytes: number };
+  /** Mean milliseconds until NATS has stored a batch, of the last seconds; absent: it has stored none. */
+  ack_ms?: number;
 }
 
 export interface StreamReport {
@@ -115,6 +117,8 @@ export interface EnricherReport {
   id: string;
   alive: boolean;
   seen_at: string;
+  /** As that of a sensor. */
+  ack_ms?: number;
 }
 
 /** A replica of the gateway to Kubernetes. */

@@ -30,6 +30,8 @@ export const keysDecoder: BucketDecoder<true> = { decode: () => true, keysOnly: 
 export interface EnricherMember {
   /** RFC 3339. */
   startedAt: string;
+  /** Mean milliseconds until EVENTS has stored a message of its, of the last seconds; absent: it has stored none. */
+  ackMs?: number | undefined;
 }
 
 /** How far a node is enriched. */
@@ -63,7 +65,7 @@ export interface EnricherCursor extends EnrichedPlace {
   synced?: EnrichedPlace | undefined;
 }
 
-export const enricherMemberCodec = jsonCodec(object<EnricherMember>({ startedAt: text }));
+export const enricherMemberCodec = jsonCodec(object<EnricherMember>({ startedAt: text, ackMs: optional(count) }));
 const enrichedPlace = { streamSequence: count, storedAtMs: count, batch: count, boot: text, lastSequence: count };
 export const enricherCursorCodec = jsonCodec(
   object<EnricherCursor>({

@@ -32,6 +32,8 @@ export interface SensorStatus {
   hasKubelet?: boolean | undefined;
   /** Containers there are of which the runtime's own record was looked for in vain: they have neither name nor image. */
   undescribedContainers?: number | undefined;
+  /** Mean milliseconds until RAW has stored a batch, of the last seconds; absent: it has stored none. */
+  ackMs?: number | undefined;
 }
 
 export const SENSOR_STATUS_INTERVAL_MS = 5_000;
@@ -52,5 +54,6 @@ export const sensorStatusCodec = jsonCodec(
     recorded: flag,
     hasKubelet: optional(flag),
     undescribedContainers: optional(count),
+    ackMs: optional(count),
   }),
 );

@@ -1,5 +1,6 @@
 import { createInbox, errors, type Msg, type MsgHdrs, type NatsConnection, type Status } from '@nats-io/nats-core';
 import { setTimeout as delay } from 'node:timers/promises';
+import { AckTimes } from './ack-times.ts';
 import { TidegateError } from './errors.ts';
 import type { Logger } from './logging.ts';
 import { inboxPrefixOf, watchStatus } from './nats.ts';
@@ -57,6 +58,8 @@ export interface Publisher {
   /** Resolves when the stream takes messages and there is room in the window. Rejects with PUBLISH_CLOSED. */
   ready(): Promise<void>;
   readonly stats: Readonly<PublisherStats>;
+  /** Mean time from the first sending of a message to its ack, over the last ACK_SPAN_MS to twice that; undefined: nothing was stored in it. */
+  ackMs(): number | undefined;
   /** Waits at most so long for what is unacked, then rejects it with PUBLISH_CLOSED. */
   close(options?: { drainTimeoutMs?: number }): Promise<void>;
 }
@@ -161,6 +164,7 @@ class WindowPublisher implements Publisher {
    * word to anybody, while the next leader stores what comes after: so in a cluster a lane has one message on its way. Unused on a single server.
    */
   readonly #lanes = new Map<string, Entry[]>();
+  readonly #ackTimes = new AckTimes();
   #inFlightMessages = 0;
   #inFlightBytes = 0;
   #nextNumber = 1;
@@ -225,6 +229,10 @@ class WindowPublisher implements Publisher {
     if (this.#state === 'closed' || this.#closing) return Promise.reject(closedError());
     if (this.stats.hasRoom && this.stats.flowing) return Promise.resolve();
     return new Promise((resolve, reject) => this.#readyWaiters.push({ resolve, reject }));
+  }
+
+  ackMs(): number | undefined {
+    return this.#ackTimes.meanMs(performance.now());
   }
 
   close({ drainTimeoutMs = DEFAULTS.drainTimeoutMs }: { drainTimeoutMs?: number } = {}): Promise<void> {
@@ -423,6 +431,7 @@ class WindowPublisher implements Publisher {
     if (ack.error !== undefined) return this.#onRefusal(entry, ack.error);
     if (ack.duplicate === true) this.stats.duplicates++;
     this.stats.acknowledged++;
+    this.#ackTimes.add(entry.firstSentAtMs, performance.now());
     this.#acknowledgedId = entry.message.messageId;
     this.#retryMs = RETRY_MIN_MS;
     this.#settle(entry, { sequence: ack.seq ?? 0, duplicate: ack.duplicate === true });

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { STREAMS } from '@tidegate/contracts';
 import { jetstreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { createHost, startNatsServer, testLogger, waitFor, type TestNatsServer } from '@tidegate/testkit';
+import { ACK_SPAN_MS } from '../src/ack-times.ts';
 import { hasErrorCode } from '../src/errors.ts';
 import { connectNats } from '../src/nats.ts';
 import { createPublisher, type Publisher } from '../src/publisher.ts';
@@ -148,4 +150,34 @@ test('the window and the queue are bounded, and close rejects what is unacked', 
   for (const outcome of [...held, ready]) await assert.rejects(outcome, error => hasErrorCode(error, 'PUBLISH_CLOSED'));
   await closed;
   await publisher.close();
+});
+
+test('a server that is stopped in short turns is told by how long acks take, and forgotten when it is well again', async t => {
+  await using host = createHost();
+  await using server = await startNatsServer();
+  const nc = await connectTo(server);
+  host.defer(() => nc.close());
+  await ensureStreams(nc, [raw]);
+  const publisher = createPublisher(nc, { stream: 'RAW', logger });
+  host.defer(() => publisher.close());
+  assert.equal(publisher.ackMs(), undefined);
+  const publish = (id: string) => publisher.publish({ subject: 'tidegate.raw.n1', payload: Buffer.alloc(200), messageId: id });
+  const turns = 5;
+  let stoppedMs = 0;
+  for (let turn = 0; turn < turns; turn++) {
+    process.kill(server.pid, 'SIGSTOP');
+    const startMs = performance.now();
+    const stored = publish(`n1:b:${turn}`);
+    await delay(300);
+    stoppedMs += performance.now() - startMs;
+    process.kill(server.pid, 'SIGCONT');
+    await stored;
+  }
+  assert.equal((await storedIds(nc)).length, turns, 'all are stored, and once');
+  // A machine that is busy lengthens the turns; one whose busyness lasts for more than the span has forgotten the first of them.
+  assert.ok(publisher.ackMs()! >= Math.min(stoppedMs / turns, 300) - 1, `acks are said to take ${publisher.ackMs()} ms`);
+
+  const nowMs = performance.now();
+  t.mock.method(performance, 'now', () => nowMs + 2 * ACK_SPAN_MS);
+  assert.equal(publisher.ackMs(), undefined);
 });

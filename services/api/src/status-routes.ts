@@ -11,7 +11,17 @@ const Open = { additionalProperties: true } as const;
 const StatusSchema = Type.Object({
   time: Type.String({ format: 'date-time' }),
   nats: Type.Object({ version: Type.String(), server: Type.String() }),
-  sensors: Type.Array(Type.Object({ node: Type.String(), stale: Type.Boolean(), recorded: Type.Boolean() }, Open)),
+  sensors: Type.Array(
+    Type.Object(
+      {
+        node: Type.String(),
+        stale: Type.Boolean(),
+        recorded: Type.Boolean(),
+        ack_ms: Type.Optional(Type.Integer({ description: 'Mean milliseconds until NATS has stored a batch, of the last seconds.' })),
+      },
+      Open,
+    ),
+  ),
   streams: Type.Array(Type.Object({ name: Type.String(), messages: Type.Integer(), bytes: Type.Integer() }, Open)),
   gateways: Type.Array(
     Type.Object({
@@ -31,7 +41,16 @@ const StatusSchema = Type.Object({
     }),
     { description: 'Gateways to Kubernetes that report; none without a cluster.' },
   ),
-  enrichers: Type.Array(Type.Object({ id: Type.String(), alive: Type.Boolean(), seen_at: Type.String({ format: 'date-time' }) })),
+  enrichers: Type.Array(
+    Type.Object({
+      id: Type.String(),
+      alive: Type.Boolean(),
+      seen_at: Type.String({ format: 'date-time' }),
+      ack_ms: Type.Optional(
+        Type.Integer({ description: 'Mean milliseconds until NATS has stored a message of its, of the last seconds.' }),
+      ),
+    }),
+  ),
   lag: Type.Array(
     Type.Object({
       node: Type.String(),

@@ -7,6 +7,7 @@ import {
   RawHeader,
   STREAMS,
   enricherCursorCodec,
+  durationText,
   enricherMemberCodec,
   gatewayStatusCodec,
   parseSequences,
@@ -53,6 +54,13 @@ const MAX_NAMED = 10;
 const MIN_RATE_SPAN_MS = 60_000;
 /** A report serves all that ask within this. */
 const REPORT_AGE_MS = 1_000;
+/**
+ * A stream on an idle disk stores a message in 1 to 3 ms. In a storm messages also wait behind what is in the publisher's window (8 MiB), some 100 ms: beyond
+ * this it is the server or its disk.
+ */
+const ACK_PROBLEM_MS = 250;
+/** Clocks that differ by more are no longer a report on its way. */
+const CLOCK_PROBLEM_MS = 60_000;
 const STREAM_NOT_FOUND = 10059;
 
 export function createStatusReader(nc: NatsConnection, readers: StreamReaders, registry: NodeRegistry, buckets: Buckets): StatusReader {
@@ -145,11 +153,39 @@ function problemsOf(report: Omit<StatusReport, 'problems'>, nodes: readonly Know
       return `${which} on ${node} without name and image: ${whose} where its sensor looks, below TIDEGATE_HOST_ROOT`;
     }),
     ...clusterProblems(report, nodes),
+    ...slowStoreProblems(report),
+    ...clockProblems(nodes),
     ...(enrichers.some(enricher => enricher.alive) ? [] : ['no enricher is alive']),
     ...lag
       .filter(({ waiting_seconds }) => waiting_seconds * 1000 > LAG_PROBLEM_MS)
       .map(({ node, events, waiting_seconds }) => `${events} events of ${node} wait for an enricher, the oldest for ${waiting_seconds} s`),
   ];
+}
+
+/** One for all who wait: they have one server, or one cluster of them. */
+function slowStoreProblems({ sensors, enrichers }: Pick<StatusReport, 'sensors' | 'enrichers'>): string[] {
+  const waiting = [
+    ...sensors.flatMap(({ node, stale, ack_ms = 0 }) => (stale ? [] : { who: `the sensor of ${node}`, ack_ms })),
+    ...enrichers.flatMap(({ id, alive, ack_ms = 0 }) => (alive ? { who: `enricher ${id}`, ack_ms } : [])),
+  ].filter(({ ack_ms }) => ack_ms > ACK_PROBLEM_MS);
+  const [slowest] = waiting.sort((a, b) => b.ack_ms - a.ack_ms);
+  if (!slowest) return [];
+  const others = waiting.length > 1 ? ` (and ${waiting.length - 1} more wait so)` : '';
+  return [
+    `NATS is slow: it takes ${durationText(slowest.ack_ms)} on average to store a message of ${slowest.who}${others}; ` +
+      `a few ms are normal, up to ${ACK_PROBLEM_MS} ms in a storm: look at its disk, its CPU and the network`,
+  ];
+}
+
+/** A report bears the time of the node, its entry in KV that of the server which stored it. */
+function clockProblems(nodes: readonly KnownNode[]): string[] {
+  return nodes.flatMap(({ node, sensor, isSilent }) => {
+    if (!sensor || isSilent) return [];
+    const aheadMs = Date.parse(sensor.value.reportedAt) - sensor.writtenAtMs;
+    if (Math.abs(aheadMs) <= CLOCK_PROBLEM_MS) return [];
+    const differs = `${durationText(Math.abs(aheadMs))} ${aheadMs > 0 ? 'ahead of' : 'behind'}`;
+    return [`the clock of ${node} is ${differs} that of nats-server: times of its events are wrong by as much, or the server's clock is`];
+  });
 }
 
 /** Why events have no pods, or will have none. */
@@ -226,7 +262,7 @@ async function lastOnRaw(readers: StreamReaders): Promise<Map<string, StreamMess
 }
 
 function sensorReport({ value }: PresentEntry<SensorStatus>, isSilent: boolean): SensorReport {
-  const { node, boot, version, kernel, startedAt, reportedAt, hooks, events, lastSequence, lost, spool, recorded } = value;
+  const { node, boot, version, kernel, startedAt, reportedAt, hooks, events, lastSequence, lost, spool, recorded, ackMs } = value;
   return {
     node,
     boot,
@@ -241,6 +277,7 @@ function sensorReport({ value }: PresentEntry<SensorStatus>, isSilent: boolean):
     last_sequence: lastSequence,
     lost,
     spool: { bytes: spool.bytes, batches: spool.batches, max_bytes: spool.maxBytes },
+    ...(ackMs !== undefined && { ack_ms: ackMs }),
   };
 }
 
@@ -257,11 +294,12 @@ function gatewayReport({ identity, startedAt, reportedAt, server, lease, leads, 
   };
 }
 
-function enricherReport({ key, writtenAtMs }: PresentEntry<EnricherMember>, nowMs: number): EnricherReport {
+function enricherReport({ key, value: { ackMs }, writtenAtMs }: PresentEntry<EnricherMember>, nowMs: number): EnricherReport {
   return {
     id: tokenName(key.slice(MEMBER_PREFIX.length)),
     alive: nowMs - writtenAtMs < ENRICHER_DEAD_MS,
     seen_at: new Date(writtenAtMs).toISOString(),
+    ...(ackMs !== undefined && { ack_ms: ackMs }),
   };
 }
 

@@ -283,6 +283,58 @@ test('containers whose runtime keeps its files elsewhere are a problem, and no l
   }
 });
 
+test('a slow NATS and a clock that is wrong are problems, in words, and no longer when they have passed', async () => {
+  await using fixture = await startFixture();
+  const kvm = new Kvm(fixture.nc);
+  const sensors = await kvm.open(BUCKETS.sensors.name);
+  const enrichers = await kvm.open(BUCKETS.enrichers.name);
+  const problems = async () => {
+    const { problems: all } = (await fixture.get('/api/v1/status')).body as { problems: string[] };
+    return all.filter(problem => /slow|clock/.test(problem));
+  };
+  const report = (node: string, more: Partial<SensorStatus>) =>
+    sensors.put(nodeKey(node), JSON.stringify({ ...SENSOR, node, reportedAt: new Date().toISOString(), ...more }));
+  /** Half a minute more: the reports take their time. */
+  const hourMs = 3_630_000;
+  const becomes = async (expected: RegExp[], what: string) => {
+    let got: string[] = [];
+    const isSo = async () => {
+      // Who is silent says nothing of now.
+      await enrichers.put(enricherMemberKey('e1'), JSON.stringify({ startedAt: SENSOR.startedAt, ackMs: expected.length > 0 ? 300 : 4 }));
+      got = await problems();
+      return got.length === expected.length && expected.every((pattern, i) => pattern.test(got[i]!));
+    };
+    await waitFor(isSo, { what }).catch((error: unknown) => assert.fail(`${String(error)}: ${JSON.stringify(got)}`));
+  };
+
+  await report('node-a', { ackMs: 250 });
+  await becomes([], 'nothing slow');
+  await report('node-a', { ackMs: 480 });
+  await report('node-b', { ackMs: 3 });
+  await becomes(
+    [/^NATS is slow: it takes 480 ms on average to store a message of the sensor of node-a \(and 1 more wait so\); a few ms are normal/],
+    'the slow server',
+  );
+  const body = (await fixture.get('/api/v1/status')).body as { sensors: { ack_ms: number }[]; enrichers: { ack_ms: number }[] };
+  assert.deepEqual(
+    [...body.sensors, ...body.enrichers].map(({ ack_ms }) => ack_ms),
+    [480, 3, 300],
+  );
+  await report('node-a', { reportedAt: new Date(Date.now() + hourMs).toISOString() });
+  await report('node-b', { reportedAt: new Date(Date.now() - hourMs).toISOString() });
+  await becomes(
+    [
+      /^NATS is slow: .* of enricher e1; /,
+      /^the clock of node-a is 1 h 0 min ahead of that of nats-server: /,
+      /^the clock of node-b is 1 h 0 min behind that of nats-server: /,
+    ],
+    'the clocks',
+  );
+  await report('node-a', {});
+  await report('node-b', {});
+  await becomes([], 'all to be well again');
+});
+
 test('readiness follows the connection to NATS', async () => {
   await using fixture = await startFixture();
   assert.deepEqual((await fixture.get('/healthz')).body, { status: 'ok' });

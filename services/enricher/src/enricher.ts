@@ -222,7 +222,14 @@ class SharingEnricher implements Enricher {
       const cluster = await this.#watchCluster(buckets, abort.signal, onTrouble);
       this.#identities.setCluster(cluster);
       await this.#watch(buckets, abort.signal, onTrouble);
-      const members = await joinMembers({ buckets, id, signal: abort.signal, onTrouble, onChange: () => this.#changed() });
+      const members = await joinMembers({
+        buckets,
+        id,
+        ackMs: () => this.#epoch?.events.ackMs(),
+        signal: abort.signal,
+        onTrouble,
+        onChange: () => this.#changed(),
+      });
       return {
         readers,
         members,

@@ -10,6 +10,8 @@ export interface MembershipOptions {
   buckets: Buckets;
   /** This enricher's own id: one subject token. */
   id: string;
+  /** Mean time until EVENTS has stored a message of its; undefined: none is known. */
+  ackMs: () => number | undefined;
   signal: AbortSignal;
   onTrouble: (reason: string) => void;
   /** A member came or went. */
@@ -41,7 +43,7 @@ interface Sighting {
 
 /** Announces this enricher and learns of the others; resolves when both are done. */
 export async function joinMembers(options: MembershipOptions): Promise<Membership> {
-  const { buckets, id, signal, onTrouble, onChange: onMembers } = options;
+  const { buckets, id, ackMs: readAckMs, signal, onTrouble, onChange: onMembers } = options;
   const bucket = buckets.open(BUCKETS.enrichers, enricherMemberCodec);
   const startedAt = new Date().toISOString();
   const seen = new Map<string, Sighting>();
@@ -51,7 +53,8 @@ export async function joinMembers(options: MembershipOptions): Promise<Membershi
   async function announce(): Promise<void> {
     // The time of sending: the others see the heartbeat later than that, never earlier.
     const sentAtMs = performance.now();
-    await bucket.put(MEMBER_PREFIX + id, { startedAt });
+    const ackMs = readAckMs();
+    await bucket.put(MEMBER_PREFIX + id, { startedAt, ...(ackMs !== undefined && { ackMs: Math.round(ackMs) }) });
     announcedAtMs = Math.max(announcedAtMs, sentAtMs);
   }
 

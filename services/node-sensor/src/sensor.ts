@@ -316,6 +316,7 @@ class NodeSensor implements Sensor {
     add(lost, LossReason.LOSS_REASON_RING_FULL, ringLost);
     add(lost, LossReason.LOSS_REASON_SPOOL_FULL, this.#outbox.spool.thinnedEvents);
     const { bytes, batches, maxBytes } = this.#outbox.spool;
+    const ackMs = this.#publisher?.ackMs();
     return {
       node: this.#deps.node,
       boot: this.#boot,
@@ -331,6 +332,7 @@ class NodeSensor implements Sensor {
       recorded: false,
       hasKubelet: hasKubelet(this.#deps.reader),
       undescribedContainers: counters?.containersUndescribed ?? 0,
+      ...(ackMs !== undefined && { ackMs: Math.round(ackMs) }),
     };
   }
 
