@@ -153,7 +153,8 @@ export interface LagReport {
 
 export interface StatusReport {
   time: string;
-  nats: { version: string; server: string };
+  /** `time`: by nats-server's own clock, RFC 3339. */
+  nats: { version: string; server: string; time: string };
   sensors: SensorReport[];
   streams: StreamReport[];
   gateways: GatewayReport[];

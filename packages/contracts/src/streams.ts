@@ -42,7 +42,8 @@ export const STREAMS = {
     subjects: [`${RAW_PREFIX}.*`],
     description: 'Batches as the node sensors encode them',
     maxBytes: 4 * GIB,
-    maxAgeMs: HOUR_MS,
+    // An hour for enrichers that are away, and a server's clock may be put on by an hour and back.
+    maxAgeMs: 3 * HOUR_MS,
     duplicateWindowMs: 2 * MINUTE_MS,
     allowDirect: true,
     compress: false,

@@ -10,7 +10,7 @@ const Open = { additionalProperties: true } as const;
 
 const StatusSchema = Type.Object({
   time: Type.String({ format: 'date-time' }),
-  nats: Type.Object({ version: Type.String(), server: Type.String() }),
+  nats: Type.Object({ version: Type.String(), server: Type.String(), time: Type.String() }),
   sensors: Type.Array(
     Type.Object(
       {

@@ -104,14 +104,16 @@ async function readReport({ nc, readers, registry, ...buckets }: Sources): Promi
     buckets.cursors.snapshot(`${CURSOR_PREFIX}*`),
     lastOnRaw(readers),
   ]);
-  const nowMs = Date.now();
+  const timeMs = Date.now();
+  // What NATS has stored is as old as its own clock says.
+  const nowMs = await serverTimeMs(readers);
   const sensors = nodes.flatMap(({ sensor, isSilent, left }) => (sensor && !left ? sensorReport(sensor, isSilent) : []));
   const enrichers = [...members.values()].map(entry => enricherReport(entry, nowMs));
   const lags = await lagReports(rawHeads, cursors, readers, nowMs);
   const known = streams.flatMap(stream => stream ?? []);
   const report = {
-    time: new Date(nowMs).toISOString(),
-    nats: { version: nc.info?.version ?? '', server: nc.getServer() },
+    time: new Date(timeMs).toISOString(),
+    nats: { version: nc.info?.version ?? '', server: nc.getServer(), time: new Date(nowMs).toISOString() },
     sensors,
     streams: known,
     gateways: [...gateways.values()].map(({ value }) => gatewayReport(value)),
@@ -219,6 +221,16 @@ function clusterProblems({ gateways }: Pick<StatusReport, 'gateways'>, nodes: re
 function namesText(nodes: readonly string[]): string {
   const named = nodes.slice(0, MAX_NAMED).join(', ');
   return nodes.length === 1 ? `node ${named}` : `${nodes.length} nodes (${named}${nodes.length > MAX_NAMED ? ', …' : ''})`;
+}
+
+/** This machine's time where there are no streams. */
+async function serverTimeMs(readers: StreamReaders): Promise<number> {
+  try {
+    return (await readers.bounds(STREAMS.raw.name)).nowMs;
+  } catch (error) {
+    if (!isNotFound((error as Error).cause)) throw error;
+    return Date.now();
+  }
 }
 
 /** undefined: there is no such stream. */

@@ -105,7 +105,7 @@ test("how long a stream's bytes suffice is told from what it holds, once that is
   assert.deepEqual(holdsSeconds(100, 3_600_000, 1_000), { holds_seconds: 36_000 });
 });
 
-test('a busy node that starves is a problem, one that is quiet or that keeps up is none', async t => {
+test('a busy node that starves is a problem, one that is quiet or that keeps up is none', async () => {
   await using fixture = await startFixture();
   const { nc, js } = fixture;
   const kvm = new Kvm(nc);
@@ -128,19 +128,17 @@ test('a busy node that starves is a problem, one that is quiet or that keeps up 
   await waitFor(async () => (await fixture.get('/api/v1/status')).body.lag.length === 2, { what: 'both nodes' });
   assert.deepEqual(await lagProblems(), [], 'what came just now is on its way');
 
-  // The clock of the API and of NATS are half a minute further; what is stored from now on bears the server's own time.
-  t.mock.timers.enable({ apis: ['Date'], now: Date.now() + 30_000 });
   await store('starving', 40_001, 46_010);
   const [problem, ...others] = await waitFor(
     async () => {
       const problems = await lagProblems();
       return problems.length > 0 && problems;
     },
-    { what: 'the problem' },
+    { what: 'the problem', timeoutMs: 30_000 },
   );
   assert.deepEqual(others, []);
   const waited = Number(/^46000 events of starving wait for an enricher, the oldest for ([\d.]+) s$/.exec(problem!)?.[1]);
-  assert.ok(waited >= 29 && waited <= 31 + (performance.now() - startMs) / 1000, problem);
+  assert.ok(waited >= 10 && waited <= 1 + (performance.now() - startMs) / 1000, problem);
 });
 
 test('a node that has left is no problem any more; one that is silent is', async t => {
