@@ -61,7 +61,12 @@ export function createHost(): Host {
       const mounted = folder();
       execFileSync('truncate', ['--size', DISK_SIZE, image]);
       execFileSync('mkfs.ext4', [...MAKE_FILE_SYSTEM, image]);
-      const mount = () => void execFileSync('mount', ['-o', 'loop', image, mounted]);
+      // A device of its own each time: whoever has copied the mount, as a container's mount namespace does, keeps the old one as it was.
+      const mount = () => {
+        const device = execFileSync('losetup', ['--find', '--show', image], { encoding: 'utf8' }).trim();
+        execFileSync('mount', [device, mounted]);
+        execFileSync('losetup', ['--detach', device]); // when it is unmounted
+      };
       mount();
       undos.push(() => void execFileSync('umount', ['--lazy', mounted]));
       const fillers: string[] = [];
