@@ -462,8 +462,11 @@ void Reader::seal() {
 void Reader::encode(size_t first_part, size_t parts, std::vector<std::unique_ptr<SealedBatch>>& sealed) {
   std::unique_ptr<SealedBatch> batch = batch_.encode(first_part, parts, state_.last_batch + 1 + sealed.size(), wall_offset_ns());
   if (compressor_) compressor_->compress(*batch);
-  const double fits = GROWTH_RESERVE * options_.batch_max_bytes * batch->plain_size / batch->size;
-  grown_max_bytes_ = std::min(static_cast<size_t>(fits), GROWTH_MAX * options_.batch_max_bytes);
+  // Small batches compress in another way.
+  if (batch->plain_size >= options_.batch_max_bytes / 2) {
+    const double fits = GROWTH_RESERVE * options_.batch_max_bytes * batch->plain_size / batch->size;
+    grown_max_bytes_ = std::min(static_cast<size_t>(fits), GROWTH_MAX * options_.batch_max_bytes);
+  }
   if (batch->size <= options_.batch_max_bytes || parts == 1) {
     sealed.push_back(std::move(batch));
     return;
