@@ -42,7 +42,7 @@ export interface StatusReader {
 /** As the enrichers count it among themselves. */
 const ENRICHER_DEAD_MS = 4_000;
 /**
- * An event that has waited longer for an enricher is a problem and not one on its way: cursors are written once a second, and a dead enricher's nodes have
+ * An event that has waited longer for an enricher is a problem and not one on its way: cursors are written once a second, of very many nodes every few seconds, and a dead enricher's nodes have
  * another after some 5 s. How many wait says little: 46,000 are half a second of a storm, or a quiet node that nobody reads.
  */
 export const LAG_PROBLEM_MS = 10_000;

@@ -69,6 +69,9 @@ const MIN_WINDOW_BYTES = 64 * 1024;
 const NODE_SCAN_INTERVAL_MS = 2_000;
 /** Members and nodes are looked at so often at least; death of a member is noticed by time alone. */
 const RECONCILE_INTERVAL_MS = 1_000;
+/** How often a node's cursor is written at most; and cursors of all nodes together, since each is a message that NATS has to store, and in a cluster to sync. */
+const CURSOR_INTERVAL_MS = 1_000;
+const CURSORS_PER_SECOND = 200;
 const LOOK_BEHIND_SECONDS = 1;
 const RETRY_MIN_MS = 250;
 const RETRY_MAX_MS = 5_000;
@@ -393,6 +396,7 @@ class SharingEnricher implements Enricher {
       splicer: this.#splicer,
       budget: this.#budget,
       windowBytes: () => this.#windowBytes(),
+      cursorIntervalMs: () => Math.max(CURSOR_INTERVAL_MS, (this.#sessions.size * 1_000) / CURSORS_PER_SECOND),
       onRead: () => this.#read++,
       metrics: this.#metrics,
       logger,

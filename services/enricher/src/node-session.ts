@@ -60,6 +60,8 @@ export interface NodeSessionDeps {
   budget: FlowBudget;
   /** Bytes one pull may bring. */
   windowBytes: () => number;
+  /** A cursor is written this often at most: what a new owner publishes again. */
+  cursorIntervalMs: () => number;
   /** A batch was read. */
   onRead: () => void;
   metrics: EnricherMetrics;
@@ -81,8 +83,6 @@ export interface NodeSession {
   abandon(): void;
 }
 
-/** Cursors are written this often at most: what a new owner publishes again. */
-const CURSOR_INTERVAL_MS = 1_000;
 /** How long a release waits for what is under way. */
 const RELEASE_TIMEOUT_MS = 5_000;
 /** How often a node is asked for that another living enricher still has. */
@@ -467,7 +467,7 @@ class Session implements NodeSession {
     }
     if (done === 0) return;
     this.#pending.splice(0, done);
-    this.#writeTimer ??= setTimeout(() => this.#writeCursor(), CURSOR_INTERVAL_MS);
+    this.#writeTimer ??= setTimeout(() => this.#writeCursor(), this.#deps.cursorIntervalMs());
     if (this.#pending.length === 0 && !this.#isProcessing) this.#drained?.();
   }
 
@@ -487,7 +487,7 @@ class Session implements NodeSession {
       .finally(() => {
         this.#writing = undefined;
         if (this.#stored !== this.#written && !this.#releasing)
-          this.#writeTimer ??= setTimeout(() => this.#writeCursor(), CURSOR_INTERVAL_MS);
+          this.#writeTimer ??= setTimeout(() => this.#writeCursor(), this.#deps.cursorIntervalMs());
       });
   }
 
