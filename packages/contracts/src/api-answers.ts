@@ -138,6 +138,23 @@ export interface GatewayReport {
   faults: string[];
 }
 
+/** Hands events on; `nats` is the feed. */
+export interface ConnectorReport {
+  connector: string;
+  started_at: string;
+  reported_at: string;
+  /** Subjects that somebody listens to; 0: it sleeps. */
+  listeners: number;
+  /** Messages of EVENTS that it has not read yet; 0 while it sleeps. */
+  pending: number;
+  /** Events handed over since it started. */
+  published: number;
+  /** Times that EVENTS had discarded what it had not read yet, since it started; listeners get a loss event each. */
+  skipped: number;
+  /** What keeps it from its work, in words. */
+  faults: string[];
+}
+
 /** How far one node's events are enriched. */
 export interface LagReport {
   node: string;
@@ -159,6 +176,8 @@ export interface StatusReport {
   streams: StreamReport[];
   gateways: GatewayReport[];
   enrichers: EnricherReport[];
+  /** None: none runs. */
+  connectors: ConnectorReport[];
   lag: LagReport[];
   /** What is wrong, in words; empty: nothing. */
   problems: string[];

@@ -4,6 +4,7 @@ export type * from './api-answers.ts';
 export * from './batch-walk.ts';
 export * from './bucket-values.ts';
 export * from './cluster-name.ts';
+export * from './connector-status.ts';
 export * from './entered.ts';
 export * from './event-headers.ts';
 export * from './event-json.ts';

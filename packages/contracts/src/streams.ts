@@ -90,6 +90,8 @@ export const BUCKETS = {
   sensors: { name: 'sensors', description: 'State of each node sensor', ttlMs: 0, storage: 'file' },
   /** Key `<identity token>`, value JSON GatewayStatus. Written by each gateway; who has ended is gone after three missed reports. */
   gateways: { name: 'gateways', description: 'State of each gateway', ttlMs: 15_000, storage: 'file' },
+  /** Key `<connector>`, value JSON ConnectorStatus. Written by each connector; who has ended is gone after three missed reports. */
+  connectors: { name: 'connectors', description: 'State of each connector', ttlMs: 15_000, storage: 'file' },
   /** Key `member.<enricher>` and `cursor.<node token>`, value JSON. Written by the enrichers. */
   enrichers: { name: 'enrichers', description: 'Live enrichers, and how far each node is enriched', ttlMs: 0, storage: 'file' },
   /** Key `<consumer>`, value JSON ConsumerPosition. Written by the consumer. */

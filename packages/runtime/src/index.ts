@@ -13,5 +13,6 @@ export * from './node-registry.ts';
 export * from './publisher.ts';
 export * from './service-nats.ts';
 export * from './shutdown.ts';
+export * from './state-reports.ts';
 export * from './stream-reader.ts';
 export * from './stream-setup.ts';

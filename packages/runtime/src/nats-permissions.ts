@@ -111,6 +111,7 @@ export function rolePermissions(role: NatsRole, node?: string): NatsPermissions 
           ...readStream(STREAMS.events.name),
           ...readStream(bucketStream(BUCKETS.positions.name)),
           `${bucketPrefix(BUCKETS.positions.name)}${CONNECTOR_POSITION_PREFIX}*`,
+          `${bucketPrefix(BUCKETS.connectors.name)}*`,
           `${FEED_PREFIX}.>`,
           LISTENERS_SUBJECT,
         ],

@@ -51,6 +51,21 @@ const StatusSchema = Type.Object({
       ),
     }),
   ),
+  connectors: Type.Array(
+    Type.Object({
+      connector: Type.String({ description: '`nats` is the feed.' }),
+      started_at: Type.String({ format: 'date-time' }),
+      reported_at: Type.String({ format: 'date-time' }),
+      listeners: Type.Integer({ description: 'Subjects that somebody listens to; 0: it sleeps.' }),
+      pending: Type.Integer({ description: 'Messages of EVENTS that it has not read yet; 0 while it sleeps.' }),
+      published: Type.Integer({ description: 'Events handed over since it started.' }),
+      skipped: Type.Integer({
+        description: 'Times that EVENTS had discarded what it had not read yet, since it started; listeners get a loss event each.',
+      }),
+      faults: Type.Array(Type.String(), { description: 'What keeps it from its work, in words.' }),
+    }),
+    { description: 'Connectors that report.' },
+  ),
   lag: Type.Array(
     Type.Object({
       node: Type.String(),

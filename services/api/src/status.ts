@@ -1,4 +1,4 @@
-/** What the installation is doing, read from NATS when asked: KV `sensors`, `nodes`, `gateways` and `enrichers`, and the streams. */
+/** What the installation is doing, read from NATS when asked: KV `sensors`, `nodes`, `gateways`, `enrichers` and `connectors`, and the streams. */
 import {
   BUCKETS,
   CURSOR_PREFIX,
@@ -6,12 +6,15 @@ import {
   RAW_PREFIX,
   RawHeader,
   STREAMS,
+  connectorStatusCodec,
   enricherCursorCodec,
   durationText,
   enricherMemberCodec,
   gatewayStatusCodec,
   parseSequences,
   tokenName,
+  type ConnectorReport,
+  type ConnectorStatus,
   type EnricherCursor,
   type EnricherMember,
   type GatewayStatus,
@@ -71,6 +74,7 @@ export function createStatusReader(nc: NatsConnection, readers: StreamReaders, r
     gateways: buckets.open(BUCKETS.gateways, gatewayStatusCodec),
     members: buckets.open(BUCKETS.enrichers, enricherMemberCodec),
     cursors: buckets.open(BUCKETS.enrichers, enricherCursorCodec),
+    connectors: buckets.open(BUCKETS.connectors, connectorStatusCodec),
   };
   let latest: { atMs: number; report: Promise<StatusReport> } | undefined;
   return {
@@ -93,15 +97,17 @@ interface Sources {
   gateways: ReadBucket<GatewayStatus>;
   members: ReadBucket<EnricherMember>;
   cursors: ReadBucket<EnricherCursor>;
+  connectors: ReadBucket<ConnectorStatus>;
 }
 
 async function readReport({ nc, readers, registry, ...buckets }: Sources): Promise<StatusReport> {
-  const [streams, nodes, gateways, members, cursors, rawHeads] = await Promise.all([
+  const [streams, nodes, gateways, members, cursors, connectors, rawHeads] = await Promise.all([
     Promise.all(Object.values(STREAMS).map(({ name }) => streamReport(name, readers))),
     registry.list(),
     buckets.gateways.snapshot(),
     buckets.members.snapshot(`${MEMBER_PREFIX}*`),
     buckets.cursors.snapshot(`${CURSOR_PREFIX}*`),
+    buckets.connectors.snapshot(),
     lastOnRaw(readers),
   ]);
   const timeMs = Date.now();
@@ -118,13 +124,14 @@ async function readReport({ nc, readers, registry, ...buckets }: Sources): Promi
     streams: known,
     gateways: [...gateways.values()].map(({ value }) => gatewayReport(value)),
     enrichers,
+    connectors: [...connectors.values()].map(({ value }) => connectorReport(value)),
     lag: lags.sort((a, b) => (a.node < b.node ? -1 : 1)),
   };
   return { ...report, problems: problemsOf(report, nodes) };
 }
 
 function problemsOf(report: Omit<StatusReport, 'problems'>, nodes: readonly KnownNode[]): string[] {
-  const { sensors, streams, enrichers, lag } = report;
+  const { sensors, streams, enrichers, connectors, lag } = report;
   const withoutSensor = nodes.filter(({ sensor, cluster }) => cluster && !sensor).map(({ node }) => node);
   const names = streams.map(stream => stream.name);
   return [
@@ -158,6 +165,7 @@ function problemsOf(report: Omit<StatusReport, 'problems'>, nodes: readonly Know
     ...slowStoreProblems(report),
     ...clockProblems(nodes),
     ...(enrichers.some(enricher => enricher.alive) ? [] : ['no enricher is alive']),
+    ...connectors.flatMap(({ connector, faults }) => faults.map(fault => `connector ${connector} cannot do its work: ${fault}`)),
     ...lag
       .filter(({ waiting_seconds }) => waiting_seconds * 1000 > LAG_PROBLEM_MS)
       .map(({ node, events, waiting_seconds }) => `${events} events of ${node} wait for an enricher, the oldest for ${waiting_seconds} s`),
@@ -304,6 +312,10 @@ function gatewayReport({ identity, startedAt, reportedAt, server, lease, leads, 
     ...(holder && { holder: { identity: holder.identity, ...(holder.since !== undefined && { since: holder.since }) } }),
     faults,
   };
+}
+
+function connectorReport({ connector, startedAt, reportedAt, ...counts }: ConnectorStatus): ConnectorReport {
+  return { connector, started_at: startedAt, reported_at: reportedAt, ...counts };
 }
 
 function enricherReport({ key, value: { ackMs }, writtenAtMs }: PresentEntry<EnricherMember>, nowMs: number): EnricherReport {

@@ -333,6 +333,25 @@ test('a slow NATS and a clock that is wrong are problems, in words, and no longe
   await becomes([], 'all to be well again');
 });
 
+test("a connector's report is in the status, its faults are problems, and one that has ended is gone", async () => {
+  await using fixture = await startFixture();
+  const connectors = await new Kvm(fixture.nc).open(BUCKETS.connectors.name);
+  const time = new Date().toISOString();
+  const report = { connector: 'nats', listeners: 2, pending: 7, published: 40, skipped: 1, faults: ['EVENTS is away'] };
+  await connectors.put('nats', JSON.stringify({ ...report, startedAt: time, reportedAt: time }));
+  const body = await waitFor(
+    async () => {
+      const { body: found } = await fixture.get('/api/v1/status');
+      return found.connectors.length === 1 && found;
+    },
+    { what: 'the connector' },
+  );
+  assert.deepEqual(body.connectors, [{ ...report, started_at: time, reported_at: time }]);
+  assert.ok(body.problems.includes('connector nats cannot do its work: EVENTS is away'));
+  await connectors.delete('nats');
+  await waitFor(async () => (await fixture.get('/api/v1/status')).body.connectors.length === 0, { what: 'it to be gone' });
+});
+
 test('readiness follows the connection to NATS', async () => {
   await using fixture = await startFixture();
   assert.deepEqual((await fixture.get('/healthz')).body, { status: 'ok' });

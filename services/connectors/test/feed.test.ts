@@ -43,6 +43,8 @@ for (const version of ['new', 'debian'] as const) {
     await using host = createHost();
     const stage = await startStage(host, version);
     await stage.startConnectors();
+    const { listeners, faults } = await waitFor(() => stage.status(), { what: 'its report', timeoutMs: 20_000 });
+    assert.deepEqual([listeners, faults], [0, []]);
     await publishInterleaved(stage.js, NODES, 2);
     assert.equal(await stage.isAwake(), false);
     assert.equal(await stage.position(), undefined);
@@ -59,11 +61,21 @@ for (const version of ['new', 'debian'] as const) {
     }
     assert.equal(narrow.ids[0], narrow.events[0]!.id);
 
+    const awake = await waitFor(
+      async () => {
+        const status = await stage.status();
+        return status?.published === narrow.events.length && status;
+      },
+      { what: 'the report to tell all that was handed over', timeoutMs: 20_000 },
+    );
+    assert.deepEqual([awake.listeners, awake.pending, awake.skipped, awake.faults], [1, 0, 0, []]);
+
     await narrow.nc.close();
     await waitFor(async () => !(await stage.isAwake()) && (await stage.position()) === undefined, {
       what: 'the feed to sleep',
       timeoutMs: 30_000,
     });
+    await waitFor(async () => (await stage.status())?.listeners === 0, { what: 'the report that nobody listens', timeoutMs: 20_000 });
   });
 }
 

@@ -2,7 +2,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { jetstream } from '@nats-io/jetstream';
-import { BUCKETS, CONNECTOR_POSITION_PREFIX, STREAMS, consumerPositionCodec } from '@tidegate/contracts';
+import { BUCKETS, CONNECTOR_POSITION_PREFIX, STREAMS, connectorStatusCodec, consumerPositionCodec } from '@tidegate/contracts';
 import { NatsRole, consumerPermissions, createBuckets, ensureBuckets, ensureStreams } from '@tidegate/runtime';
 import { connectAs, roleUsers, startNatsServer, waitFor, type Host } from '@tidegate/testkit';
 
@@ -22,12 +22,15 @@ export async function startStage(host: Host, version: 'new' | 'debian' = 'new', 
   const buckets = await createBuckets({ nc: admin, logger: host.logger });
   host.defer(() => buckets.close());
   const positions = buckets.open(BUCKETS.positions, consumerPositionCodec);
+  const statuses = buckets.open(BUCKETS.connectors, connectorStatusCodec);
   let health = '';
   return {
     server,
     admin,
     js: jetstream(admin),
     position: async () => (await positions.get(`${CONNECTOR_POSITION_PREFIX}nats`)).value,
+    /** What it says of itself. */
+    status: async () => (await statuses.get('nats')).value,
     isAwake: async () => /tidegate_connectors_awake\{[^}]*\} 1/.test(await (await fetch(`${health}/metrics`)).text()),
     async startConnectors(): Promise<ChildProcess> {
       const child = host.spawn(process.execPath, [MAIN], {

@@ -1,7 +1,6 @@
 /** Says in KV `gateways` what this replica does, or what keeps it from its work: who reads events without pods wants to know why. */
-import { setTimeout as delay } from 'node:timers/promises';
 import { BUCKETS, GATEWAY_STATUS_INTERVAL_MS, gatewayKey, gatewayStatusCodec, type GatewayStatus } from '@tidegate/contracts';
-import type { Buckets, Logger } from '@tidegate/runtime';
+import { startStateReports, type Buckets, type Logger } from '@tidegate/runtime';
 
 /** What changes. */
 export type GatewayState = Pick<GatewayStatus, 'leads' | 'holder' | 'faults'>;
@@ -24,14 +23,8 @@ export interface Reporter {
 /** How often a change is looked for. */
 const CHECK_MS = 250;
 
-/** Reports at least every GATEWAY_STATUS_INTERVAL_MS, and soon after a change. */
 export function startReporter({ buckets, about, state, logger }: ReporterOptions): Reporter {
   const bucket = buckets.open(BUCKETS.gateways, gatewayStatusCodec);
-  const key = gatewayKey(about.identity);
-  const startedAt = new Date().toISOString();
-  const stop = new AbortController();
-  let reported: string | undefined;
-  let reportedMs = -Infinity;
   let hasReportedLeader = false;
   let knownHolder: string | undefined;
 
@@ -44,34 +37,24 @@ export function startReporter({ buckets, about, state, logger }: ReporterOptions
     else logger.warn(fields, 'no pods: a gateway of another installation holds the Lease; this one takes over when that ends');
   };
 
-  const report = async () => {
-    const now = state();
-    await sayHolder(now);
-    const change = JSON.stringify(now);
-    if (change === reported && performance.now() - reportedMs < GATEWAY_STATUS_INTERVAL_MS - CHECK_MS) return;
-    await bucket.put(key, { ...about, startedAt, reportedAt: new Date().toISOString(), ...now });
-    reported = change;
-    reportedMs = performance.now();
-    hasReportedLeader ||= now.leads || now.holder !== undefined;
-  };
-
-  const run = async () => {
-    while (!stop.signal.aborted) {
-      await report().catch((error: unknown) => logger.debug({ err: error }, 'cannot report the state of the gateway'));
-      await delay(CHECK_MS, undefined, { signal: stop.signal }).catch(() => undefined);
-    }
-    if (reported !== undefined)
-      await bucket.delete(key).catch((error: unknown) => logger.debug({ err: error }, 'cannot take the report back'));
-  };
-
-  const running = run();
+  const reports = startStateReports({
+    bucket,
+    key: gatewayKey(about.identity),
+    intervalMs: GATEWAY_STATUS_INTERVAL_MS,
+    checkMs: CHECK_MS,
+    about,
+    state: async () => {
+      const now = state();
+      await sayHolder(now);
+      return now;
+    },
+    onReported: ({ leads, holder }) => (hasReportedLeader ||= leads || holder !== undefined),
+    logger,
+  });
   return {
     get hasReportedLeader() {
       return hasReportedLeader;
     },
-    async close() {
-      stop.abort();
-      await running;
-    },
+    close: () => reports.close(),
   };
 }

@@ -5,6 +5,7 @@ import {
   durationText,
   printable,
   printableJson,
+  type ConnectorReport,
   type LagReport,
   type SensorReport,
   type StatusReport,
@@ -55,6 +56,12 @@ function lagText(lag: LagReport | undefined): string {
   return waiting_seconds < 1 ? countText(events) : `${countText(events)} (for ${durationText(waiting_seconds * 1000)})`;
 }
 
+function connectorText({ connector, listeners, pending, published, skipped }: ConnectorReport): string {
+  const state = listeners === 0 ? 'asleep, nobody listens' : `${countText(listeners)} listened to, ${countText(pending)} messages behind`;
+  const told = skipped === 0 ? '' : `, skipped what EVENTS had discarded ${countText(skipped)} times`;
+  return `${printable(connector)} ${state}, ${countText(published)} events handed over${told}`;
+}
+
 async function printStatus(status: StatusReport, { print, paint }: CommandContext): Promise<void> {
   const nowMs = Date.parse(status.time);
   await print(paint('bold', 'Sensors'));
@@ -78,6 +85,7 @@ async function printStatus(status: StatusReport, { print, paint }: CommandContex
         : 'does not lead';
     await print(`  gateway    ${printable(gateway.identity)} ${state}, Kubernetes at ${printable(gateway.server)}`);
   }
+  for (const connector of status.connectors) await print(`  connector  ${connectorText(connector)}`);
   await print(`  NATS       ${printable(status.nats.server)}, version ${printable(status.nats.version)}`);
   for (const problem of status.problems) await print(paint('red', `! ${printable(problem)}`));
   if (status.problems.length === 0) await print(paint('green', 'All in order.'));

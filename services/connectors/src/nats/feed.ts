@@ -3,9 +3,19 @@
  * the first listener finds it at the end of EVENTS. From then on it goes on from its position whatever happens to it, until the last listener has gone.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { BUCKETS, CONNECTOR_POSITION_PREFIX, NO_NAMESPACE, STREAMS, consumerPositionCodec, feedSubject } from '@tidegate/contracts';
+import {
+  BUCKETS,
+  CONNECTOR_POSITION_PREFIX,
+  CONNECTOR_STATUS_INTERVAL_MS,
+  NO_NAMESPACE,
+  STREAMS,
+  connectorStatusCodec,
+  consumerPositionCodec,
+  feedSubject,
+  type ConnectorStatus,
+} from '@tidegate/contracts';
 import { only, type ConsumedBatch, type EventConsumer, type Events, type PositionStore } from '@tidegate/events';
-import type { Closable, Logger, Metrics } from '@tidegate/runtime';
+import { startStateReports, type Closable, type Logger, type Metrics } from '@tidegate/runtime';
 import { headers as createHeaders, type NatsConnection } from '@nats-io/nats-core';
 import { connectorMetrics, type ConnectorMetrics } from '../metrics.ts';
 import { askListeners, isListenedTo, type Listeners } from './listeners.ts';
@@ -18,6 +28,9 @@ export interface FeedDeps {
   /** Names of kinds. */
   kinds: readonly string[];
 }
+
+/** What it says of itself in KV `connectors`. */
+export type FeedState = Pick<ConnectorStatus, 'listeners' | 'pending' | 'published' | 'skipped' | 'faults'>;
 
 export interface Feed extends Closable {
   /** Reasons why it is not ready; empty: it is. */
@@ -36,6 +49,9 @@ const ASK_INTERVAL_MS = 1_000;
 /** So many questions in a row that found nobody before it sleeps: a client that reconnects is gone for a moment. */
 const ASKS_UNTIL_SLEEP = 5;
 const RETRY_MS = 1_000;
+const REPORT_CHECK_MS = 1_000;
+/** Not yet a fault. */
+const STARTING = 'starting';
 /** So many bytes are sent before the server has to have taken them. */
 const FLUSH_BYTES = 1024 ** 2;
 
@@ -48,15 +64,28 @@ class NatsFeed implements Feed {
   readonly #metrics: ConnectorMetrics;
   readonly #closing = new AbortController();
   readonly #running: Promise<void>;
+  readonly #reports: Closable;
+  #published = 0;
+  #skipped = 0;
   #listeners: Listeners = [];
   #consumer: EventConsumer | undefined;
-  #trouble: string | undefined = 'starting';
+  #trouble: string | undefined = STARTING;
 
   constructor(deps: FeedDeps) {
     this.#deps = deps;
     this.#metrics = connectorMetrics(deps.metrics);
     this.#metrics.isAwake.set({ connector: CONNECTOR }, 0);
     this.#running = this.#run();
+    this.#reports = startStateReports<Pick<ConnectorStatus, 'connector'>, FeedState>({
+      bucket: deps.events.buckets.open(BUCKETS.connectors, connectorStatusCodec),
+      key: CONNECTOR,
+      intervalMs: CONNECTOR_STATUS_INTERVAL_MS,
+      checkMs: REPORT_CHECK_MS,
+      about: { connector: CONNECTOR },
+      state: () => this.#state(),
+      urgent: ({ listeners, faults }) => ({ listeners, faults }),
+      logger: deps.logger,
+    });
   }
 
   readiness(): string[] {
@@ -68,6 +97,17 @@ class NatsFeed implements Feed {
     this.#closing.abort();
     await this.#consumer?.close();
     await this.#running;
+    await this.#reports.close();
+  }
+
+  #state(): FeedState {
+    return {
+      listeners: this.#listeners.length,
+      pending: this.#consumer?.pending ?? 0,
+      published: this.#published,
+      skipped: this.#skipped,
+      faults: this.#trouble === undefined || this.#trouble === STARTING ? [] : [this.#trouble],
+    };
   }
 
   async #run(): Promise<void> {
@@ -162,12 +202,14 @@ class NatsFeed implements Feed {
     }
     // Nothing that was only handed to this process's socket counts as done.
     if (unflushedBytes > 0) await nc.flush();
+    this.#published += published;
     this.#metrics.events.inc({ connector: CONNECTOR }, published);
   }
 
   /** Those of a batch that somebody listens to. */
   *#eventsOf(batch: ConsumedBatch): Generator<{ subject: string; id: string | undefined; text: Uint8Array }, void, undefined> {
     if (batch.node === '' && batch.places().length === 0) {
+      this.#skipped++;
       this.#metrics.skips.inc({ connector: CONNECTOR });
       for (const event of batch.events()) {
         yield { subject: feedSubject(event.kind, NO_NAMESPACE, LOSS_WORKLOAD), id: event.id, text: Buffer.from(JSON.stringify(event)) };
