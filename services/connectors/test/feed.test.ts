@@ -149,7 +149,8 @@ test('what the stream discarded while the connectors stood still is told', async
   let count = await publishInterleaved(stage.js, NODES, 4);
   await waitFor(() => listener.ids.length >= count * NODES.length, { what: 'events', timeoutMs: 20_000 });
   child.kill('SIGSTOP');
-  count += await publishInterleaved(stage.js, NODES, 200, { firstBatch: 5, firstSequence: 1 + count });
+  // More messages than one pull asks for (4,096): those are on their way already.
+  count += await publishInterleaved(stage.js, NODES, 600, { firstBatch: 5, firstSequence: 1 + count });
   child.kill('SIGCONT');
   const loss = await waitFor(() => listener.losses[0], { what: 'the loss', timeoutMs: 60_000 });
   const { reason, first_stream_sequence: first, last_stream_sequence: last } = loss.loss as unknown as Record<string, unknown>;
