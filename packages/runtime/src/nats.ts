@@ -44,11 +44,12 @@ export async function connectNats({
   logger,
   signal,
 }: NatsOptions): Promise<NatsConnection> {
+  const servers = url.split(',').map(server => server.trim());
   const options: NodeConnectionOptions = {
-    servers: url.split(',').map(server => server.trim()),
+    servers,
     name,
     maxReconnectAttempts: -1,
-    reconnectTimeWait: RECONNECT_WAIT_MS,
+    reconnectDelayHandler: reconnectDelays(servers.length),
     timeout: CONNECT_TIMEOUT_MS,
     pingInterval: PING_INTERVAL_MS,
     maxPingOut: MAX_PINGS_OUT,
@@ -79,6 +80,22 @@ export async function connectNats({
       await delay(RECONNECT_WAIT_MS, undefined, signal && { signal }).catch(() => undefined);
     }
   }
+}
+
+/**
+ * How long to wait between two dials of one server. The client compares times of day, and after the clock was put back by an hour it would not dial for an hour:
+ * then each server is dialled at once, once.
+ */
+function reconnectDelays(servers: number): () => number {
+  let lastMs = 0;
+  let backMs = 0;
+  let left = 0;
+  return () => {
+    const nowMs = Date.now();
+    if (nowMs < lastMs) [backMs, left] = [lastMs - nowMs, servers];
+    lastMs = nowMs;
+    return left-- > 0 ? -backMs - RECONNECT_WAIT_MS : RECONNECT_WAIT_MS;
+  };
 }
 
 /** The prefix under which this connection's user may receive replies. */

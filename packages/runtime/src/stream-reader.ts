@@ -435,21 +435,23 @@ async function sequenceAt(manager: JetStreamManager, stream: string, timeMs: num
 
 /**
  * Whoever lost its end stores nothing for longer than a millisecond: if what comes later than that begins at the place or before, the place is another message's
- * now, or nobody's.
+ * now, or nobody's; or the server's clock was put back, and the message is still there.
  */
-async function sequenceAfter(
-  nc: NatsConnection,
-  manager: JetStreamManager,
-  stream: string,
-  { streamSequence, timeMs }: StreamPlace,
-): Promise<number> {
+async function sequenceAfter(nc: NatsConnection, manager: JetStreamManager, stream: string, place: StreamPlace): Promise<number> {
+  const { streamSequence, timeMs } = place;
   const untilMs = performance.now() + catchUpMs(nc);
   for (;;) {
     const later = await sequenceAt(manager, stream, Math.floor(timeMs) + 2);
-    if (later > streamSequence) return streamSequence + 1;
+    if (later > streamSequence || (await isThere(manager, stream, place))) return streamSequence + 1;
     if (performance.now() > untilMs) return later;
     await delay(CATCH_UP_POLL_MS);
   }
+}
+
+async function isThere(manager: JetStreamManager, stream: string, { streamSequence, timeMs }: StreamPlace): Promise<boolean> {
+  if (streamSequence === 0) return false;
+  const found = await manager.streams.getMessage(stream, { seq: streamSequence });
+  return found !== null && Math.abs(found.time.getTime() - timeMs) < 2;
 }
 
 /** Turns trouble with NATS into STREAM_UNAVAILABLE. */
