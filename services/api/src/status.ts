@@ -58,7 +58,7 @@ const MIN_RATE_SPAN_MS = 60_000;
 /** A report serves all that ask within this. */
 const REPORT_AGE_MS = 1_000;
 /**
- * A stream on an idle disk stores a message in 1 to 3 ms. In a storm messages also wait behind what is in the publisher's window (8 MiB), some 100 ms: beyond
+ * A stream on an idle disk stores a message in 1 to 3 ms. In a storm messages also wait behind what is in the publisher's window (8 MiB): beyond
  * this it is the server or its disk.
  */
 const ACK_PROBLEM_MS = 250;
