@@ -136,8 +136,8 @@ export function judge(
     while (end < count && !sequences.has(end)) end++;
     const after = sequences.get(end) ?? Infinity;
     const isTold = losses.some(({ first, last }) => first < after && last > before);
-    (isTold ? told : silent).push(...Array.from({ length: end - number }, (_, i) => number + i));
-    number = end - 1;
+    for (; number < end; number++) (isTold ? told : silent).push(number);
+    number--;
   }
   return { twice, silent, told };
 }
