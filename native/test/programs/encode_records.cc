@@ -70,7 +70,7 @@ int main() {
   ProcessTable processes;
   const RuntimeRecords records("/nonexistent");
   CgroupTable cgroups("/nonexistent", "", records, [](uint32_t) { return 0; });
-  Batch batch("node", "boot", processes, cgroups);
+  Batch batch("node", "boot", SIZE_MAX, processes, cgroups);
   uint64_t events = 0, malformed = 0;
 
   const auto encode = [&](const tg_header& record) {
@@ -118,7 +118,7 @@ int main() {
   reader.snapshot();
   if (reader.peek() != nullptr || !reader.busy()) return 1;
 
-  const std::unique_ptr<SealedBatch> sealed = batch.seal(1, 0);
+  const std::unique_ptr<SealedBatch> sealed = batch.encode(0, batch.parts(), 1, 0);
   fwrite(sealed->payload.get(), 1, sealed->size, stdout);
   fprintf(stderr, "%llu %llu\n", static_cast<unsigned long long>(events), static_cast<unsigned long long>(malformed + reader.malformed()));
   return 0;

@@ -61,13 +61,12 @@ export async function auditRaw(nc: NatsConnection, node: string, first = 1): Pro
 }
 
 async function* rawMessages(nc: NatsConnection, node: string) {
-  // This connection may still be on its way back from a server that was restarted.
-  await waitFor(() => nc.info !== undefined, { what: 'the connection of the test' });
   const manager = await jetstreamManager(nc, { checkAPI: false });
-  const { name, num_pending: total } = await manager.consumers.add(STREAMS.raw.name, {
-    ack_policy: 'none',
-    filter_subject: rawSubject(node),
-  });
+  // This connection may still be on its way back from a server that was restarted.
+  const { name, num_pending: total } = await waitFor(
+    () => manager.consumers.add(STREAMS.raw.name, { ack_policy: 'none', filter_subject: rawSubject(node) }),
+    { what: 'RAW to answer the test' },
+  );
   const consumer = await manager.jetstream().consumers.get(STREAMS.raw.name, name);
   for (let received = 0; received < total;) {
     for await (const message of await consumer.fetch({ max_messages: PAGE_MESSAGES, expires: 2_000 })) {
