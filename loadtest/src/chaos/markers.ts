@@ -78,7 +78,7 @@ export async function judgeMarkers(
   { node, name, count, signal }: { node: string; name: string; count: number; signal: AbortSignal },
 ): Promise<MarkerJudgement> {
   const readers = await createStreamReaders(nc);
-  const reader = readers.open({ stream: STREAMS.events.name, start: { streamSequence: 1 } });
+  const reader = readers.open({ stream: STREAMS.events.name, start: { streamSequence: 1 }, maxAttempts: Infinity });
   signal.addEventListener('abort', () => reader.close());
   let isLast = false;
   const found: Marker[] = [];

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { rmSync, statSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { BUCKETS, rawSubject, STREAMS } from '@tidegate/contracts';
@@ -27,13 +27,6 @@ async function sendAgain({ manager, storeBatches }: Stage): Promise<number> {
   const stored = Number(last?.header.get('Nats-Msg-Id').split(':').at(-1) ?? 0);
   await storeBatches(NODE, batchesOf(NODE, stored + 1, ALL));
   return stored;
-}
-
-/** In the middle of a file. */
-function flipBit(file: string): void {
-  const bytes = readFileSync(file);
-  bytes[bytes.length >> 1]! ^= 0x10;
-  writeFileSync(file, bytes);
 }
 
 function syncStream({ folder }: TestDisk, stream: string): void {
@@ -67,7 +60,7 @@ for (const [written, survivor] of CASES) {
   });
 }
 
-test('a bit of a file of EVENTS flips while the power is off: what is not there any more is enriched again', async () => {
+test('a file of EVENTS loses its second half: what is not there any more is enriched again', async () => {
   await using host = createHost();
   const storeDir = host.folder();
   await using stage = await setStage({ storeDir });
@@ -77,10 +70,17 @@ test('a bit of a file of EVENTS flips while the power is off: what is not there 
   await stage.enriched([NODE]);
   const { state: before } = await stage.manager.streams.info(STREAMS.events.name);
   await stage.server.kill();
-  flipBit(join(storeDir, 'jetstream/$G/streams', STREAMS.events.name, 'msgs', '1.blk'));
+  const folder = join(storeDir, 'jetstream/$G/streams', STREAMS.events.name, 'msgs');
+  const file = join(folder, '1.blk');
+  truncateSync(file, statSync(file).size >> 1);
+  // As after a power failure: with what the server noted of the file's messages it would not read the file.
+  rmSync(join(folder, 'index.db'), { force: true });
   await stage.server.restart();
-  const { state } = await waitFor(() => stage.manager.streams.info(STREAMS.events.name), { what: 'EVENTS' });
-  assert.ok(state.messages < before.messages, 'the server has left out what is damaged');
+  const isStoredAgain = async () => {
+    const { state } = await stage.manager.streams.info(STREAMS.events.name);
+    return state.messages === before.messages && Date.parse(state.last_ts) > Date.parse(before.last_ts);
+  };
+  await waitFor(isStoredAgain, { what: 'what was damaged to be stored again' });
   await stage.storeBatches(NODE, batchesOf(NODE, ALL + 1, ALL + 10));
   await waitFor(async () => (await stage.audit()).get(NODE)?.sequences.includes((ALL + 10) * 50) === true, { what: 'the last event' });
   await assertEnriched(stage, [NODE], ALL + 10);
