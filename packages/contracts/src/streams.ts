@@ -16,6 +16,8 @@ export const MAX_CONSUMERS = 20_000;
  * server of an installation must be set to, since sensors and enrichers keep what is younger.
  */
 export const NATS_SYNC_INTERVAL_MS = 10_000;
+/** What was acknowledged so long ago is on the disks of all servers. */
+export const NATS_SYNCED_AFTER_MS = 3 * NATS_SYNC_INTERVAL_MS;
 
 /** Limits that an installation may set for itself. */
 export interface StreamLimits {

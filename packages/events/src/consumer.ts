@@ -217,7 +217,7 @@ class Consumer implements EventConsumer {
       if (from === 'beginning') return fresh(first);
       return from === 'now' ? fresh(last + 1) : fresh(readers.sequenceAt(STREAMS.events.name, from.timeMs));
     }
-    return resumePlace(readers, placeOf(stored), stored.created);
+    return resumePlace(readers, stream, placeOf(stored), stored.created);
   }
 
   /**

@@ -3,7 +3,7 @@
  * written after the work, in KV by compare-and-set, or together with the work where that can be one step.
  */
 import { BUCKETS, STREAMS, consumerPositionCodec, type ConsumerPosition } from '@tidegate/contracts';
-import type { Buckets, StreamReaders } from '@tidegate/runtime';
+import type { Buckets, StreamBounds, StreamReaders } from '@tidegate/runtime';
 import type { Place } from './batch-walk.ts';
 
 export type { ConsumerPosition } from '@tidegate/contracts';
@@ -54,11 +54,11 @@ export interface ResumedPlace {
 
 /**
  * Where to go on in EVENTS, which may have discarded what was not read, have lost its end, or have been made anew.
+ * @param stream its bounds
  * @param created when the stream of the place was made
  * @throws {TidegateError} STREAM_UNAVAILABLE
  */
-export async function resumePlace(readers: StreamReaders, place: Place, created: string): Promise<ResumedPlace> {
-  const stream = await readers.bounds(STREAMS.events.name);
+export async function resumePlace(readers: StreamReaders, stream: StreamBounds, place: Place, created: string): Promise<ResumedPlace> {
   const { start, read } = place;
   if (created !== stream.created) return { place: { start: stream.first, given: new Map() }, discarded: [start, start] };
   const next = read ? await readers.sequenceAfter(STREAMS.events.name, read) : Infinity;

@@ -235,8 +235,10 @@ class ResumingReader implements StreamReader {
   async #createConsumer(): Promise<PullConsumer> {
     const { stream, start } = this.#options;
     await this.#findPosition();
-    const goesOn = (this.#hasStarted && this.#isPastLasts) || (typeof start === 'object' && 'after' in start);
-    const from = goesOn ? { streamSequence: this.position + 1 } : start;
+    const from =
+      (typeof start === 'object' && 'after' in start) || (this.#hasStarted && this.#isPastLasts)
+        ? { streamSequence: this.position + 1 }
+        : start;
     const info = await this.#manager.consumers.add(stream, consumerConfig({ ...this.#options, start: from }));
     if (!this.#hasStarted && typeof start === 'object' && 'timeMs' in start) this.position = info.delivered.stream_seq;
     this.#hasStarted = true;
@@ -471,7 +473,11 @@ function unavailable(stream: string, error: unknown): TidegateError {
   });
 }
 
-function consumerConfig({ start, subjects = [], headersOnly = false }: StreamReaderOptions): Partial<ConsumerConfig> {
+function consumerConfig({
+  start,
+  subjects = [],
+  headersOnly = false,
+}: StreamReaderOptions & { start: Exclude<ReaderStart, { after: StreamPlace }> }): Partial<ConsumerConfig> {
   return {
     name: `tidegate-${nuid.next()}`,
     ack_policy: AckPolicy.None,
@@ -485,12 +491,8 @@ function consumerConfig({ start, subjects = [], headersOnly = false }: StreamRea
       ? { deliver_policy: DeliverPolicy.LastPerSubject }
       : 'timeMs' in start
         ? { deliver_policy: DeliverPolicy.StartTime, opt_start_time: new Date(start.timeMs).toISOString() }
-        : { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: Math.max(1, firstOf(start)) }),
+        : { deliver_policy: DeliverPolicy.StartSequence, opt_start_seq: Math.max(1, start.streamSequence) }),
   };
-}
-
-function firstOf(start: { streamSequence: number } | { after: StreamPlace }): number {
-  return 'after' in start ? start.after.streamSequence + 1 : start.streamSequence;
 }
 
 interface Delivery {

@@ -204,10 +204,12 @@ interface Beginning {
 }
 
 async function beginning({ from, cursor }: LiveParameters, feed: LiveFeed, { readers }: Events): Promise<Beginning> {
-  const { created, last } = await readers.bounds(STREAMS.events.name);
+  const stream = await readers.bounds(STREAMS.events.name);
+  const { created, last } = stream;
   const at = (start: number): Beginning => ({ created, place: { start, given: new Map() } });
   // Clamped: a cursor is the client's.
-  if (cursor) return { created, ...(await resumePlace(readers, { ...cursor, start: Math.min(cursor.start, last + 1) }, cursor.created)) };
+  if (cursor)
+    return { created, ...(await resumePlace(readers, stream, { ...cursor, start: Math.min(cursor.start, last + 1) }, cursor.created)) };
   if (from === undefined) return at(feed.position + 1);
   return at(await readers.sequenceAt(STREAMS.events.name, Math.max(0, from / 1000 - CLOCK_SKEW_MS)));
 }

@@ -11,6 +11,7 @@ import {
   DEAD_LETTER_PREFIX,
   formatEventHeaders,
   LossReason,
+  NATS_SYNCED_AFTER_MS,
   RAW_PREFIX,
   SCHEMA_VERSION,
   STREAMS,
@@ -37,7 +38,7 @@ import type { Membership } from './membership.ts';
 import type { EnricherMetrics } from './metrics.ts';
 import { decodedPayload, PoisonError, PoisonReason, readBatch, sequencesOf, type SequenceRange } from './raw-message.ts';
 import type { Output, Splicer } from './splice.ts';
-import { SYNCED_AFTER_MS, type StoredOutputs } from './stored-outputs.ts';
+import type { StoredOutputs } from './stored-outputs.ts';
 
 /** How far each node is enriched, and by whom: keys `cursor.<node token>`. */
 export type CursorBucket = Bucket<Cursor>;
@@ -152,7 +153,7 @@ class Session implements NodeSession {
   #written: Cursor | undefined;
   #writing: Promise<void> | undefined;
   #writeTimer: NodeJS.Timeout | undefined;
-  /** Places that were written, oldest first; the first is on NATS's disk, as the others will be SYNCED_AFTER_MS after they were written. */
+  /** Places that were written, oldest first; the first is on NATS's disk, as the others will be NATS_SYNCED_AFTER_MS after they were written. */
   #places: { place: EnrichedPlace; writtenAtMs: number }[] = [];
   /** Ids that need not be published, of what EVENTS held when the node was taken. */
   #present: ReadonlySet<string> | undefined;
@@ -496,7 +497,7 @@ class Session implements NodeSession {
     const nowMs = performance.now();
     const places = this.#places;
     places.push({ place: placeOf(cursor), writtenAtMs: nowMs });
-    while (nowMs - places[1]!.writtenAtMs > SYNCED_AFTER_MS) {
+    while (nowMs - places[1]!.writtenAtMs > NATS_SYNCED_AFTER_MS) {
       places.shift();
       this.#present = undefined;
     }

@@ -3,13 +3,11 @@
  * knows the ids of what it holds: before a node is enriched from where it was, both are looked up here.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { EVENTS_PREFIX, NATS_SYNC_INTERVAL_MS, parseEventHeaders, STREAMS, subjectToken, type StoredOutput } from '@tidegate/contracts';
+import { EVENTS_PREFIX, NATS_SYNCED_AFTER_MS, parseEventHeaders, STREAMS, subjectToken, type StoredOutput } from '@tidegate/contracts';
 import type { StreamReaders } from '@tidegate/runtime';
 
-/** What is older than this is on the disks of all servers. */
-export const SYNCED_AFTER_MS = 3 * NATS_SYNC_INTERVAL_MS;
 /** How far back ids are read: a place on disk is this old at most, when another one was needed since. */
-const READ_BACK_MS = 3 * SYNCED_AFTER_MS;
+const READ_BACK_MS = 3 * NATS_SYNCED_AFTER_MS;
 /** Half of the time for which the server itself knows ids. */
 const ID_TRUST_MS = STREAMS.events.duplicateWindowMs / 2;
 const CATCH_UP_POLL_MS = 200;

@@ -1,4 +1,4 @@
-import { LossReason, NATS_SYNC_INTERVAL_MS, lossReasonName, type Loss } from '@tidegate/contracts';
+import { LossReason, NATS_SYNCED_AFTER_MS, lossReasonName, type Loss } from '@tidegate/contracts';
 import { hasErrorCode, type Logger, type Publisher } from '@tidegate/runtime';
 import { openSequenceFile, type SequenceFile } from './sequence-file.ts';
 import { countKinds, rawMessage, withLosses, type RawBatch } from './raw-batch.ts';
@@ -20,7 +20,7 @@ export interface OutboxOptions {
  * newer goes straight again. Whatever numbers are missing between one batch and the next (killed with batches in memory, dropped from a full
  * spool, corrupt on disk, refused by the stream) are covered by a loss event in the next batch: so there is one place that sees to it.
  *
- * What NATS has acknowledged is kept for KEEP_ACKNOWLEDGED_MS, since a server whose power fails loses what it had not yet written to its disk: then it is sent again.
+ * What NATS has acknowledged is kept for NATS_SYNCED_AFTER_MS, since a server whose power fails loses what it had not yet written to its disk: then it is sent again.
  */
 export interface Outbox {
   readonly stats: Readonly<OutboxStats>;
@@ -54,9 +54,6 @@ export interface OutboxStats {
 
 /** Ranges dropped and not yet covered by a loss event that are told apart; beyond it neighbours are merged with what is between. */
 const MAX_RANGES = 1_024;
-
-/** Three times as long as NATS takes at most to write what it has acknowledged to its disk. */
-export const KEEP_ACKNOWLEDGED_MS = 3 * NATS_SYNC_INTERVAL_MS;
 
 /** A batch that NATS has acknowledged. */
 interface KeptBatch {
@@ -245,11 +242,11 @@ class OrderedOutbox implements Outbox {
     this.#kept.push({ message, acknowledgedAtMs: performance.now() });
     this.#keptBytes += message.payload.length;
     this.#trimKept();
-    this.#keepTimer ??= setInterval(() => this.#trimKept(), KEEP_ACKNOWLEDGED_MS).unref();
+    this.#keepTimer ??= setInterval(() => this.#trimKept(), NATS_SYNCED_AFTER_MS).unref();
   }
 
   #trimKept(): void {
-    const oldestMs = performance.now() - KEEP_ACKNOWLEDGED_MS;
+    const oldestMs = performance.now() - NATS_SYNCED_AFTER_MS;
     // While NATS is away, nothing shows that it had the time.
     const mayForget = this.#publisher?.stats.flowing === true;
     let bytes = this.#keptBytes;
